@@ -1,0 +1,301 @@
+// zerocopy/detail/machine.hpp: the driver of a transfer as a state machine. Outcomes go in, actions come out; there is no
+// system call in it, so that a test can walk every sequence of outcomes. It owns all counts: delivered, consumed, and
+// what is in flight between them.
+//
+//   state                          next action
+//   -----------------------------  ------------------------------------------------------------------
+//   done                           finish
+//   an end blocked                 wait for it
+//   all delivered                  finish: complete
+//   bytes in the buffer            drain_buffer       (a message sink: only when the message is whole)
+//   bytes in the pipe              drain_pipe, or spill into the buffer where the sink refuses the pipe
+//   the source has ended           finish: complete without a length, else end_of_source
+//   otherwise                      first: a hop of the current strategy, or of read_write to prove an end
+//
+// Whatever is in flight is drained before anything is filled. consumed == delivered + buffered + piped, always.
+#pragma once
+
+#include <zerocopy/config.hpp>
+
+#include <zerocopy/detail/outcome.hpp>  // Outcome
+#include <zerocopy/file.hpp>            // to_end
+#include <zerocopy/strategy.hpp>        // Strategy
+
+#include <array>    // the order
+#include <cstddef>  // std::size_t
+#include <cstdint>  // std::uint64_t
+
+namespace zerocopy::inline ZEROCOPY_ABI::detail {
+
+// An ordered list of strategies.
+struct StrategyList {
+  std::array<Strategy, strategy_count> items{};
+  std::uint8_t size = 0;
+
+  constexpr StrategyList() noexcept = default;
+  constexpr StrategyList(std::initializer_list<Strategy> list) noexcept {
+    for (Strategy s : list) add(s);
+  }
+  constexpr void add(Strategy s) noexcept { items[size++] = s; }
+  [[nodiscard]] constexpr StrategySet set() const noexcept {
+    StrategySet all;
+    for (std::size_t i = 0; i < size; ++i) all.insert(items[i]);
+    return all;
+  }
+};
+
+enum class Action : std::uint8_t {
+  first,         // direct, or fill: a hop of `strategy()`
+  drain_buffer,  // buffer to sink
+  drain_pipe,    // pipe to sink
+  spill,         // pipe to buffer
+  wait,          // for `waiting_for()`
+  finish,
+};
+
+// A strategy that a failing end can't surprise: what it calls the end of the source is the end.
+// copy_file_range, reflink and mappings believe the file's size, which a pseudo-file or a FUSE file may get wrong; a first 0
+// of sendfile or splice may be a pseudo-file too, and a 0 from splicing a socket its urgent mark.
+constexpr bool trusts_end(Strategy s, bool socket_source, bool moved_before) noexcept {
+  switch (s) {
+    case Strategy::read_write: return true;
+    case Strategy::sendfile: return moved_before;
+    case Strategy::splice: return moved_before && !socket_source;
+    default: return false;
+  }
+}
+// A short count means that the end is near: the proof of the end takes the place of another call.
+constexpr bool is_capped_by_size(Strategy s) noexcept {
+  return s == Strategy::copy_file_range || s == Strategy::reflink || s == Strategy::mmap_write;
+}
+
+class Machine {
+ public:
+  struct Setup {
+    std::uint64_t limit = to_end;   // what may be delivered: the length, or what the sink holds
+    std::uint64_t asked = to_end;   // what the caller asked for
+    StrategyList order;             // never empty
+    bool ended = false;             // only what is in flight already is delivered
+    bool forced = false;            // one strategy, no fallback
+    bool message_sink = false;
+    bool collect = false;           // bytes into one message: fill it whole, then send it
+    bool socket_source = false;
+    bool memory_source = false;     // ends where it ends, nothing to prove
+    bool refuse_pipe = false;       // drain the pipe by copying
+    FallbackTrail trail;            // strategies that the plan left already
+    std::uint64_t buffered = 0;     // in flight from before
+    std::uint64_t piped = 0;
+  };
+
+  constexpr explicit Machine(const Setup& setup) noexcept
+      : setup_(setup),
+        consumed_(setup.buffered + setup.piped),
+        buffered_(setup.buffered),
+        piped_(setup.piped),
+        trail_(setup.trail),
+        ended_(setup.ended),
+        pipe_refused_(setup.refuse_pipe) {}
+
+  // --- what to do -------------------------------------------------------------------------------------------------
+
+  constexpr Action next() noexcept {
+    if (done_) return Action::finish;
+    if (waiting_ != Side::none) return Action::wait;
+    if (delivered_ == setup_.limit) return finish_at_limit();
+    if ((buffered_ > 0 || empty_message_) && !is_collecting()) return Action::drain_buffer;
+    if (piped_ > 0) return pipe_refused_ ? Action::spill : Action::drain_pipe;
+    if (ended_) return finish_at_end();
+    return Action::first;
+  }
+  [[nodiscard]] constexpr Strategy strategy() const noexcept {
+    return proving_ ? Strategy::read_write : setup_.order.items[current_];
+  }
+  [[nodiscard]] constexpr Side waiting_for() const noexcept { return waiting_; }
+  // The last readiness moved nothing.
+  [[nodiscard]] constexpr bool is_stalled() const noexcept { return stalls_ > 0; }
+  // The most that the next hop may move.
+  [[nodiscard]] constexpr std::uint64_t budget(Action action) const noexcept {
+    switch (action) {
+      case Action::first: return setup_.limit == to_end ? to_end : setup_.limit - delivered_ - buffered_ - piped_;
+      case Action::drain_buffer: return least(buffered_, setup_.limit - delivered_);
+      case Action::drain_pipe: return least(piped_, setup_.limit - delivered_);
+      case Action::spill: return piped_;
+      default: return 0;
+    }
+  }
+
+  // --- what happened ----------------------------------------------------------------------------------------------
+
+  constexpr void on(Action action, const Outcome& outcome) noexcept {
+    switch (outcome.verdict) {
+      case Verdict::moved: stalls_ = 0; ++calls_; return on_moved(action, outcome);
+      case Verdict::blocked: return on_blocked(action, outcome.side);
+      case Verdict::end: return action == Action::first ? on_end() : fail(Cause(EIO), Side::sink);
+      case Verdict::unsupported: return on_unsupported(action, outcome);
+      case Verdict::failed: return fail(outcome.cause, outcome.side);
+    }
+  }
+  // The wait is over. `woken`: by the descriptor, not by the clock.
+  constexpr void on_ready(bool woken) noexcept {
+    waiting_ = Side::none;
+    if (woken && stalls_ < 255) ++stalls_;
+  }
+  constexpr void stop(StopReason reason, Cause cause, Side side) noexcept {
+    if (done_) return;
+    done_ = true;
+    reason_ = reason;
+    cause_ = cause;
+    side_ = side;
+  }
+  constexpr void fail(Cause cause, Side side) noexcept {
+    const bool closed = side == Side::sink && (cause.is(EPIPE) || cause.is(ECONNRESET));
+    stop(closed ? StopReason::sink_closed : StopReason::failed, cause, side);
+  }
+  // The source is rewound to what was delivered: nothing is in flight any more.
+  constexpr void rewind() noexcept {
+    consumed_ = delivered_;
+    buffered_ = piped_ = 0;
+  }
+
+  // --- what to report ---------------------------------------------------------------------------------------------
+
+  [[nodiscard]] constexpr std::uint64_t delivered() const noexcept { return delivered_; }
+  [[nodiscard]] constexpr std::uint64_t consumed() const noexcept { return consumed_; }
+  [[nodiscard]] constexpr std::uint64_t buffered() const noexcept { return buffered_; }
+  [[nodiscard]] constexpr std::uint64_t piped() const noexcept { return piped_; }
+  [[nodiscard]] constexpr std::uint64_t calls() const noexcept { return calls_; }
+  [[nodiscard]] constexpr StopReason reason() const noexcept { return reason_; }
+  [[nodiscard]] constexpr Cause cause() const noexcept { return cause_; }
+  [[nodiscard]] constexpr Side side() const noexcept { return side_; }
+  [[nodiscard]] constexpr const FallbackTrail& trail() const noexcept { return trail_; }
+  [[nodiscard]] constexpr std::optional<Strategy> mover() const noexcept { return mover_; }
+
+ private:
+  // After so many wake-ups in a row that moved nothing a strategy is left: readiness that it can't use.
+  static constexpr int most_stalls = 3;
+  static constexpr int most_stalls_when_forced = 64;
+
+  static constexpr std::uint64_t least(std::uint64_t a, std::uint64_t b) noexcept { return a < b ? a : b; }
+
+  [[nodiscard]] constexpr bool is_collecting() const noexcept {
+    return setup_.collect && !ended_ && delivered_ + buffered_ + piped_ < setup_.limit;
+  }
+
+  constexpr Action finish_at_limit() noexcept {
+    stop(StopReason::complete, {}, Side::none);
+    return Action::finish;
+  }
+  constexpr Action finish_at_end() noexcept {
+    stop(setup_.asked == to_end ? StopReason::complete : StopReason::end_of_source, {}, Side::none);
+    return Action::finish;
+  }
+
+  constexpr void on_moved(Action action, const Outcome& outcome) noexcept {
+    const std::uint64_t n = outcome.count;
+    switch (action) {
+      case Action::first: return on_first_moved(outcome);
+      case Action::drain_buffer:
+        buffered_ -= n;
+        delivered_ += n;
+        empty_message_ = false;
+        mover_ = Strategy::read_write;
+        return;
+      case Action::drain_pipe:
+        piped_ -= n;
+        delivered_ += n;
+        mover_ = filler_;
+        return;
+      case Action::spill:
+        piped_ -= n;
+        buffered_ += n;
+        return;
+      default: return;
+    }
+  }
+  constexpr void on_first_moved(const Outcome& outcome) noexcept {
+    consumed_ += outcome.count;
+    switch (outcome.place) {
+      case Place::sink:
+        delivered_ += outcome.count;
+        mover_ = strategy();
+        break;
+      case Place::buffer:
+        buffered_ += outcome.count;
+        empty_message_ = outcome.count == 0 && setup_.message_sink;
+        break;
+      case Place::pipe:
+        piped_ += outcome.count;
+        filler_ = strategy();
+        break;
+    }
+    if (proving_) return on_disproved();
+    if (outcome.partial && is_capped_by_size(strategy()) && !setup_.memory_source) {
+      proving_ = true;
+      only_short_ = true;
+    }
+  }
+  // The proof of the end read more bytes.
+  constexpr void on_disproved() noexcept {
+    proving_ = false;
+    if (only_short_) return;  // the strategy was cut short, it may go on
+    leave(Cause(Errc::end_not_seen));
+    while (!done_ && strategy() != Strategy::read_write) {  // the others would believe the same file size
+      if (current_ + 1 == setup_.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
+      ++current_;
+    }
+  }
+  constexpr void on_end() noexcept {
+    if (proving_ || setup_.memory_source || trusts_end(strategy(), setup_.socket_source, consumed_ > 0)) {
+      ended_ = true;
+    } else {
+      proving_ = true;
+      only_short_ = false;
+    }
+  }
+  constexpr void on_blocked(Action action, Side side) noexcept {
+    waiting_ = side;
+    const bool stalled = stalls_ >= (setup_.forced ? most_stalls_when_forced : most_stalls);
+    if (stalled && action == Action::first && strategy() != Strategy::read_write) {
+      waiting_ = Side::none;
+      stalls_ = 0;
+      leave(Cause(EAGAIN));
+    }
+  }
+  constexpr void on_unsupported(Action action, const Outcome& outcome) noexcept {
+    if (action == Action::first) return leave(outcome.cause, outcome.side);
+    if (action != Action::drain_pipe || pipe_refused_) return fail(outcome.cause, outcome.side);
+    pipe_refused_ = true;
+    if (strategy() == filler_) leave(outcome.cause);
+  }
+  // The next strategy goes on at the same byte; what read_write says is final.
+  constexpr void leave(Cause cause, Side side = Side::none) noexcept {
+    if (strategy() == Strategy::read_write) return fail(cause, side);
+    trail_.add(strategy(), cause);
+    if (current_ + 1 == setup_.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
+    ++current_;
+  }
+
+  Setup setup_;
+  std::uint64_t delivered_ = 0;
+  std::uint64_t consumed_ = 0;
+  std::uint64_t buffered_ = 0;
+  std::uint64_t piped_ = 0;
+  std::uint64_t calls_ = 0;
+  FallbackTrail trail_;
+  std::optional<Strategy> mover_;
+  Strategy filler_ = Strategy::splice;  // of the bytes in the pipe
+  std::uint8_t current_ = 0;            // in the order
+  std::uint8_t stalls_ = 0;             // wake-ups in a row that moved nothing
+  bool ended_ = false;
+  bool proving_ = false;     // read_write is asked whether the end is the end
+  bool only_short_ = false;  // ... because of a short count, not of a 0
+  bool pipe_refused_ = false;
+  bool empty_message_ = false;  // in flight: a message without a byte
+  bool done_ = false;
+  Side waiting_ = Side::none;
+  Side side_ = Side::none;
+  StopReason reason_ = StopReason::complete;
+  Cause cause_;
+};
+
+}  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -1,0 +1,224 @@
+// zerocopy/detail/mover.hpp: carries out what the machine asks for, one hop at a time, and keeps the cursors. It is what
+// every driver shares: one that blocks, one that is stepped, one that runs on a ring. It waits for nothing.
+//
+// A ring driver asks the same machine and feeds it the same outcomes: `first` and the drains become a submission
+// (sendfile: poll_add and the call itself; splice, read, send: their opcodes with the cursor's offset), and
+// `settle(strategy, place, from, to, cqe->res, asked)` turns the completion into the outcome.
+#pragma once
+
+#include <zerocopy/config.hpp>
+
+#include <zerocopy/detail/candidates.hpp>                // possible
+#include <zerocopy/detail/drain.hpp>                     // drain_buffer, drain_pipe, spill
+#include <zerocopy/detail/plan.hpp>                      // Plan
+#include <zerocopy/detail/strategy/copy_file_range.hpp>  // the strategies
+#include <zerocopy/detail/strategy/mmap_write.hpp>
+#include <zerocopy/detail/strategy/read_write.hpp>
+#include <zerocopy/detail/strategy/reflink.hpp>
+#include <zerocopy/detail/strategy/send_zerocopy.hpp>
+#include <zerocopy/detail/strategy/sendfile.hpp>
+#include <zerocopy/detail/strategy/splice.hpp>
+#include <zerocopy/detail/strategy/vmsplice.hpp>
+
+namespace zerocopy::inline ZEROCOPY_ABI::detail {
+
+template <Kind From, Kind To>
+class Mover {
+ public:
+  Mover(const Cursor& from, const Cursor& to, const Plan& plan, const Options& options) noexcept
+      : machine(plan.setup), from_(from), to_(to), source_size_(plan.source_size), source_device_(plan.source_device) {
+    tools.more = options.more;
+    tools.poll_before_splice = plan.poll_before_splice;
+  }
+
+  Machine machine;
+  Tools tools;
+
+  [[nodiscard]] const Cursor& source() const noexcept { return from_; }
+  [[nodiscard]] const Cursor& sink() const noexcept { return to_; }
+
+  // One hop. `most`: what one call may be asked for.
+  void move(Action action, std::uint64_t most) noexcept {
+    const std::uint64_t wanted = machine.budget(action);
+    const std::uint64_t budget = std::min(wanted, most);
+    const bool is_first = action == Action::first;
+    // What a transfer that takes more than a call is measured against, should its source become shorter.
+    if (is_first && source_size_ == to_end && is_file(from_.kind) && (wanted > small || moved_)) look_at_size();
+    Outcome outcome = perform(action, budget);
+    if (outcome.verdict == Verdict::failed && outcome.side == Side::none) outcome.side = blame(outcome.cause);
+    if (outcome.verdict == Verdict::moved) {
+      account(action, outcome);
+    } else if (outcome.verdict == Verdict::end && is_first && is_truncated()) {
+      return machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
+    }
+    moved_ = true;
+    if (outcome.partial) tools.sigpipe.suspect();
+    machine.on(action, outcome);
+  }
+
+  // Which end an EAGAIN of a direct hop came from: the one that is not ready.
+  [[nodiscard]] Side find_blocked_side() const noexcept { return is_ready(to_.fd, POLLOUT) ? Side::source : Side::sink; }
+
+  // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
+  void conclude(TransferResult& result) noexcept {
+    const std::uint64_t in_flight = machine.buffered() + machine.piped();
+    std::uint64_t dirty = machine.piped();
+    if (in_flight > 0 || dirty > 0) {
+      if (is_rewindable(from_.kind)) {
+        if (from_.kind == Kind::file && !from_.positioned)
+          (void)sys::seek(from_.fd, -static_cast<std::int64_t>(in_flight), SEEK_CUR);
+        machine.rewind();
+      } else if (from_.kind != Kind::in_flight) {
+        result.stranded.emplace(std::move(tools.store), machine.buffered(), machine.piped());
+        dirty = 0;
+      }
+    }
+    if (from_.kind != Kind::in_flight) tools.store.recycle(dirty);
+    unpin(from_);
+    unpin(to_);
+    result.delivered = machine.delivered();
+    result.consumed = from_.kind == Kind::in_flight ? machine.delivered() : machine.consumed();
+    result.reason = machine.reason();
+    if (machine.cause()) result.error = machine.cause().code();
+    result.side = machine.side();
+    result.strategy = machine.mover();
+    result.trail = machine.trail();
+    result.calls = machine.calls();
+    if (is_memory(from_.kind)) result.source_in_use = is_still_read();
+  }
+
+ private:
+  // Up to here a transfer is one call, and its source's size is looked at only if that call is cut short.
+  static constexpr std::uint64_t small = 256 * 1024;
+
+  Outcome perform(Action action, std::uint64_t budget) noexcept {
+    switch (action) {
+      case Action::first: return first(budget);
+      case Action::drain_buffer: return drain_buffer(to_, budget, tools, is_more(budget));
+      case Action::drain_pipe:
+        guard_sigpipe();
+        return drain_pipe(to_, budget, tools, tools.more);
+      case Action::spill: return spill(budget, tools);
+      default: return Outcome::end();
+    }
+  }
+  [[nodiscard]] bool is_more(std::uint64_t budget) const noexcept {
+    return tools.more || budget < machine.budget(Action::drain_buffer);
+  }
+
+  Outcome first(std::uint64_t budget) noexcept {
+    Outcome outcome = Outcome::unsupported(Cause(Errc::not_for_this_pair));
+    (void)(try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
+           try_first<Splice>(budget, outcome) || try_first<Reflink>(budget, outcome) ||
+           try_first<MmapWrite>(budget, outcome) || try_first<SendZerocopy>(budget, outcome) ||
+           try_first<Vmsplice>(budget, outcome) || try_first<ReadWrite>(budget, outcome));
+    return outcome;
+  }
+  template <class S>
+  bool try_first([[maybe_unused]] std::uint64_t budget, [[maybe_unused]] Outcome& outcome) noexcept {
+    // read_write also proves ends, whatever else is possible.
+    if constexpr (possible<From, To>().contains(S::name) || S::name == Strategy::read_write) {
+      if (machine.strategy() != S::name) return false;
+      if constexpr (S::raises_sigpipe) guard_sigpipe();
+      if (const sys::Count error = place<S>(); error < 0) {
+        outcome = Outcome::unsupported(Cause(static_cast<int>(-error)));
+      } else {
+        outcome = S::hop(from_, to_, budget, tools);
+        if constexpr (S::name == Strategy::reflink)
+          if (outcome.cause.is(EOPNOTSUPP)) reflink_refusals.add(source_device_);
+      }
+      return true;
+    } else {
+      return false;
+    }
+  }
+  // A file's position is kept by the kernel but for the strategies that need offsets.
+  template <class S>
+  sys::Count place() noexcept {
+    if constexpr (From == Kind::file || From == Kind::any) {
+      if (const sys::Count error = place(from_, S::pins_source); error < 0) return error;
+    }
+    if constexpr (To == Kind::file || To == Kind::any) return place(to_, S::pins_sink);
+    return 0;
+  }
+  static sys::Count place(Cursor& end, bool pins) noexcept {
+    if (end.kind != Kind::file || end.positioned == pins) return 0;
+    return pins ? end.pin() : end.unpin();
+  }
+  static void unpin(Cursor& end) noexcept { (void)end.unpin(); }
+
+  void guard_sigpipe() noexcept {
+    if constexpr (To != Kind::file && To != Kind::range && To != Kind::memory) {
+      if (to_.kind == Kind::pipe || is_socket(to_.kind)) tools.sigpipe.begin();
+    }
+  }
+
+  void account(Action action, const Outcome& outcome) noexcept {
+    const std::uint64_t n = outcome.count;
+    if (action == Action::first) {
+      from_.advance(n);
+      if (outcome.place == Place::sink) to_.advance(n);
+      if (outcome.place == Place::buffer) tools.store.put_into_buffer(n);
+    } else if (action == Action::spill) {
+      tools.store.put_into_buffer(n);
+    } else {
+      to_.advance(n);
+      if (action == Action::drain_buffer) tools.store.take_from_buffer(n);
+    }
+  }
+
+  // --- a source that became shorter -------------------------------------------------------------------------------
+
+  void look_at_size() noexcept {
+    struct stat file;
+    source_size_ = sys::stat(from_.fd, file) == 0 ? static_cast<std::uint64_t>(file.st_size) : 0;
+  }
+  // Longer when the transfer began, and not merely a file whose size is a lie.
+  [[nodiscard]] bool is_truncated() const noexcept {
+    if (from_.kind == Kind::mapping) return from_.left > 0;
+    if (!is_file(from_.kind) || source_size_ == to_end || machine.consumed() >= source_size_) return false;
+    const sys::Count at = from_.positioned ? static_cast<sys::Count>(from_.offset) : sys::seek(from_.fd, 0, SEEK_CUR);
+    struct stat file;
+    if (at < 0 || sys::stat(from_.fd, file) < 0) return false;
+    return static_cast<std::uint64_t>(at) < source_size_ && file.st_size <= at;
+  }
+
+  // --- which end a direct hop failed at ---------------------------------------------------------------------------
+
+  [[nodiscard]] Side blame(Cause cause) const noexcept {
+    if (is_memory(from_.kind)) return Side::sink;
+    if (is_memory(to_.kind)) return Side::source;
+    const bool sinks = cause.is(EPIPE) || cause.is(ENOSPC) || cause.is(EDQUOT) || cause.is(EFBIG) ||
+                       cause.is(EMSGSIZE) || cause.is(EDESTADDRREQ) || cause.is(ETXTBSY);
+    if (sinks) return Side::sink;
+    if (cause.is(EISDIR)) return Side::source;
+    if (cause.is(EBADF)) return is_readable_fd() ? Side::sink : Side::source;
+    if (is_file(from_.kind)) return cause.is(EIO) && !is_readable_here() ? Side::source : Side::sink;
+    return is_socket(to_.kind) ? Side::sink : Side::source;
+  }
+  [[nodiscard]] bool is_readable_fd() const noexcept {
+    const sys::Count flags = sys::status_flags(from_.fd);
+    return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY && (flags & O_PATH) == 0;
+  }
+  [[nodiscard]] bool is_readable_here() const noexcept {
+    const sys::Count at = from_.positioned ? static_cast<sys::Count>(from_.offset) : sys::seek(from_.fd, 0, SEEK_CUR);
+    std::byte one;
+    return at >= 0 && sys::pread(from_.fd, &one, 1, static_cast<std::uint64_t>(at)) >= 0;
+  }
+
+  // Whether the kernel may still read the caller's memory.
+  [[nodiscard]] bool is_still_read() const noexcept {
+    if (tools.zerocopy_sends.outstanding() > 0) return true;
+    if (machine.mover() != Strategy::vmsplice || is_file(to_.kind)) return false;
+    int queued = 0;
+    return to_.kind != Kind::pipe || ::ioctl(to_.fd, FIONREAD, &queued) != 0 || queued > 0;
+  }
+
+  Cursor from_;
+  Cursor to_;
+  std::uint64_t source_size_;
+  dev_t source_device_;
+  bool moved_ = false;  // a hop was made
+};
+
+}  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -1,0 +1,33 @@
+// zerocopy/detail/settle.hpp: turns what a system call (or a ring completion) returned into an outcome.
+#pragma once
+
+#include <zerocopy/config.hpp>
+
+#include <zerocopy/detail/cursor.hpp>       // Cursor
+#include <zerocopy/detail/errno_table.hpp>  // verdict
+#include <zerocopy/detail/outcome.hpp>      // Outcome
+
+namespace zerocopy::inline ZEROCOPY_ABI::detail {
+
+// The end that an EAGAIN of a hop came from, where the hop itself tells.
+constexpr Side blocking_side(Place place, const Cursor& from, const Cursor& to) noexcept {
+  if (place != Place::sink || is_memory(to.kind)) return Side::source;
+  return is_rewindable(from.kind) ? Side::sink : Side::none;
+}
+
+// `n`: bytes, or a negated errno; `asked`: bytes that the call was asked for.
+inline Outcome settle(Strategy strategy, Place place, const Cursor& from, const Cursor& to, sys::Count n,
+                      std::uint64_t asked) noexcept {
+  if (n > 0) return Outcome::moved(static_cast<std::uint64_t>(n), place, static_cast<std::uint64_t>(n) < asked);
+  if (n == 0) return Outcome::end();
+  const int error = static_cast<int>(-n);
+  const bool mapped = strategy == Strategy::mmap_write || from.kind == Kind::mapping;
+  switch (verdict(strategy, error, mapped)) {
+    case Verdict::blocked: return Outcome::blocked(blocking_side(place, from, to));
+    case Verdict::end: return Outcome::end();
+    case Verdict::unsupported: return Outcome::unsupported(Cause(error));
+    default: return Outcome::failed(Cause(error), place == Place::sink ? Side::none : Side::source);
+  }
+}
+
+}  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -1,0 +1,128 @@
+// zerocopy/detail/wait.hpp: the one place that waits, and the time limits that it obeys.
+#pragma once
+
+#include <zerocopy/config.hpp>
+
+#include <zerocopy/detail/cursor.hpp>   // Cursor
+#include <zerocopy/detail/outcome.hpp>  // Side, Cause
+#include <zerocopy/options.hpp>         // deadline, idle timeout, stop token
+
+#include <sys/epoll.h>    // a wait that a standing POLLERR does not end
+#include <sys/eventfd.h>  // what a stop token rings
+
+#include <chrono>    // time limits
+#include <optional>  // the stop callback
+
+namespace zerocopy::inline ZEROCOPY_ABI::detail {
+
+using Clock = std::chrono::steady_clock;
+
+// The limits of one transfer. A transfer without limits reads the clock twice: at its start and at its end.
+class Limits {
+ public:
+  explicit Limits(const Options& options) noexcept
+      : options_(&options),
+        limited_(options.deadline || options.idle_timeout || options.stop.stop_possible()),
+        start_(Clock::now()),
+        last_byte_(start_) {}
+
+  [[nodiscard]] bool limited() const noexcept { return limited_; }
+  [[nodiscard]] Clock::time_point start() const noexcept { return start_; }
+  [[nodiscard]] const std::stop_token& stop() const noexcept { return options_->stop; }
+  [[nodiscard]] bool stop_requested() const noexcept { return limited_ && options_->stop.stop_requested(); }
+  void progressed() noexcept {
+    if (options_->idle_timeout) last_byte_ = Clock::now();
+  }
+  // The moment at which waiting ends, if there is one.
+  [[nodiscard]] std::optional<Clock::time_point> end() const noexcept {
+    std::optional<Clock::time_point> end = options_->deadline;
+    if (options_->idle_timeout) {
+      const auto idle = *options_->idle_timeout;
+      const bool far = idle > std::chrono::hours(24 * 365);  // the sum must not overflow
+      const auto idle_end = last_byte_ + (far ? std::chrono::hours(24 * 365) : idle);
+      if (!end || idle_end < *end) end = std::chrono::time_point_cast<Clock::duration>(idle_end);
+    }
+    return end;
+  }
+  [[nodiscard]] bool deadline_passed() const noexcept {
+    return options_->deadline && Clock::now() >= *options_->deadline;
+  }
+
+ private:
+  const Options* options_;
+  bool limited_;
+  Clock::time_point start_;
+  Clock::time_point last_byte_;
+};
+
+enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, sink_dead };
+
+// An eventfd per thread, made at the first wait that has a stop token.
+inline int stop_bell() noexcept {
+  struct Bell {
+    OwnedFd fd;
+    unsigned generation = 0;
+  };
+  thread_local Bell bell;
+  const unsigned now = fork_generation.load(std::memory_order_relaxed);
+  if (!bell.fd || bell.generation != now) bell = {OwnedFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), now};
+  return bell.fd.get();
+}
+
+class Waiter {
+ public:
+  // A missing wake-up (AF_UNIX after the peer's shutdown) is made good by trying again so often.
+  static constexpr std::chrono::milliseconds longest{1000};
+
+  // Waits until `events` of `fd` are there. `sink`: looked at for its death meanwhile, -1 for none. `stalled`: the last
+  // readiness moved nothing, so that a standing POLLERR is the caller's message, not an error.
+  static Woke wait(int fd, short events, int sink, bool stalled, const Limits& limits) noexcept {
+    if (!limits.stop().stop_possible()) return poll_once(fd, events, sink, -1, stalled, limits);
+    const int bell = stop_bell();
+    if (bell < 0) return poll_once(fd, events, sink, -1, stalled, limits);
+    std::uint64_t rings = 0;
+    (void)sys::read(bell, &rings, sizeof(rings));
+    const std::stop_callback ring(limits.stop(), [bell] {
+      const std::uint64_t one = 1;
+      (void)sys::write(bell, &one, sizeof(one));
+    });
+    return poll_once(fd, events, sink, bell, stalled, limits);
+  }
+
+ private:
+  static Woke poll_once(int fd, short events, int sink, int bell, bool stalled, const Limits& limits) noexcept {
+    if (limits.stop_requested()) return Woke::stopped;
+    pollfd ends[3] = {{fd, events, 0}, {sink, 0, 0}, {bell, POLLIN, 0}};
+    const int timeout = milliseconds(limits);
+    int n = ::poll(ends, 3, timeout);
+    if (n > 0 && stalled && ends[0].revents == POLLERR && ends[1].revents == 0 && ends[2].revents == 0)
+      n = edge_wait(ends, timeout);
+    if (limits.stop_requested()) return Woke::stopped;
+    if (n > 0 && ends[0].revents != 0) return Woke::ready;
+    if (n > 0 && ends[1].revents != 0) return Woke::sink_dead;
+    if (const auto end = limits.end(); end && Clock::now() >= *end) return Woke::timed_out;
+    return Woke::retry;
+  }
+
+  // Waits for an edge on the first end, or on the bell.
+  static int edge_wait(pollfd (&ends)[3], int timeout) noexcept {
+    const OwnedFd set(::epoll_create1(EPOLL_CLOEXEC));
+    if (!set) return 0;
+    epoll_event event{static_cast<std::uint32_t>(ends[0].events) | EPOLLET, {}};
+    (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, ends[0].fd, &event);
+    (void)::epoll_wait(set.get(), &event, 1, 0);  // the edge of being added
+    pollfd both[2] = {{set.get(), POLLIN, 0}, {ends[2].fd, POLLIN, 0}};
+    const int n = ::poll(both, 2, timeout);
+    ends[0].revents = both[0].revents;
+    return n;
+  }
+
+  static int milliseconds(const Limits& limits) noexcept {
+    const auto end = limits.end();
+    if (!end) return static_cast<int>(longest.count());
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*end - Clock::now());
+    return static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), longest).count());
+  }
+};
+
+}  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -1,0 +1,17 @@
+// zerocopy/zerocopy.hpp: everything but the bridges to other libraries (format.hpp).
+#pragma once
+
+#include <zerocopy/endpoint.hpp>
+#include <zerocopy/error.hpp>
+#include <zerocopy/fd.hpp>
+#include <zerocopy/file.hpp>
+#include <zerocopy/listener.hpp>
+#include <zerocopy/mapped_file.hpp>
+#include <zerocopy/memory_file.hpp>
+#include <zerocopy/options.hpp>
+#include <zerocopy/pipe.hpp>
+#include <zerocopy/result.hpp>
+#include <zerocopy/sigpipe_guard.hpp>
+#include <zerocopy/socket.hpp>
+#include <zerocopy/strategy.hpp>
+#include <zerocopy/transfer.hpp>
