@@ -236,8 +236,8 @@ class Socket {
 
   /// Connects to an AF_UNIX socket (unix(7)); a leading '@' or NUL means the abstract namespace. `family` and
   /// `no_delay` are not looked at. Errors: `no_such_file_or_directory`, `connection_refused` (nobody listens),
-  /// `wrong_protocol_type` (another SocketType), `filename_too_long` (107 bytes; 108 with the '@'), Errc::timed_out;
-  /// `invalid_argument` for an empty path or a NUL inside.
+  /// `wrong_protocol_type` (a path of another SocketType), `filename_too_long` (107 bytes; 108 with the '@'),
+  /// Errc::timed_out; `invalid_argument` for an empty path or a NUL inside.
   /// Blocking: while the listener's queue is full, until `options.timeout`.
   [[nodiscard]] static Socket connect_unix(const std::string& path, ConnectOptions options = {}) {
     return detail::or_throw([&](std::error_code& ec) { return connect_unix(path, options, ec); },
