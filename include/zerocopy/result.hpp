@@ -67,7 +67,7 @@ namespace detail {
 class Cause {
  public:
   constexpr Cause() noexcept = default;
-  constexpr explicit Cause(int error) noexcept : value_(static_cast<std::int16_t>(error)) {}
+  constexpr explicit Cause(int error) noexcept : value_(static_cast<std::int16_t>(error)), own_(false) {}
   constexpr explicit Cause(Errc error) noexcept : value_(static_cast<std::int16_t>(error)), own_(true) {}
 
   [[nodiscard]] std::error_code code() const noexcept {
@@ -78,8 +78,9 @@ class Cause {
   friend constexpr bool operator==(Cause, Cause) noexcept = default;
 
  private:
-  std::int16_t value_ = 0;
-  bool own_ = false;
+  // Trivial, so that a trail costs nothing until a step is added: write Cause{} for none.
+  std::int16_t value_;
+  bool own_;
 };
 
 struct StrandedAccess;  // lets a transfer deliver from a Stranded
@@ -127,10 +128,10 @@ class FallbackTrail {
 
  private:
   struct Step {
-    Strategy strategy{};
+    Strategy strategy;
     detail::Cause cause;
   };
-  std::array<Step, strategy_count> steps_{};
+  std::array<Step, strategy_count> steps_;  // the first size_ of them
   std::uint8_t size_ = 0;
 };
 

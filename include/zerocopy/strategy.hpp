@@ -69,6 +69,11 @@ class StrategySet {
 
   friend constexpr StrategySet operator|(StrategySet a, StrategySet b) noexcept { return a.bits_ |= b.bits_, a; }
   friend constexpr StrategySet operator&(StrategySet a, StrategySet b) noexcept { return a.bits_ &= b.bits_, a; }
+  /// What is in `a` and not in `b`.
+  friend constexpr StrategySet operator-(StrategySet a, StrategySet b) noexcept {
+    a.bits_ = static_cast<std::uint16_t>(a.bits_ & ~b.bits_);
+    return a;
+  }
   friend constexpr bool operator==(StrategySet a, StrategySet b) noexcept = default;
 
  private:

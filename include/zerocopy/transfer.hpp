@@ -33,36 +33,37 @@ inline std::string describe(const Cursor& from, const Cursor& to, const Transfer
   return text;
 }
 
+template <class Source>
+inline constexpr bool is_stranded = std::is_same_v<std::remove_cvref_t<Source>, Stranded>;
+
 struct StrandedAccess {
   template <Kind To>
-  static TransferResult deliver(Stranded& bytes, const Cursor& to, const Options& options) noexcept {
+  static void deliver(Stranded& bytes, Cursor& to, const Options& options, TransferResult& result) noexcept {
     Cursor from;
     from.kind = Kind::in_flight;
-    return run_blocking<Kind::in_flight, To>(from, to, options, Held{bytes.store_, bytes.buffered_, bytes.piped_});
+    const Held held{bytes.store_, bytes.buffered_, bytes.piped_};
+    run_blocking<Kind::in_flight, To>(from, to, options, result, &held);
   }
 };
 
 template <class Source, class Sink>
-TransferResult transfer(Source& from, const Sink& to, const Options& options) noexcept {
+[[gnu::always_inline]] inline TransferResult transfer(Source& from, const Sink& to, const Options& options) noexcept {
+  TransferResult result;
   static_assert(sink<Sink>,
                 "zerocopy: this type is not a sink. Sinks are File, FileRange, WritableMappedFile, MemoryFile, PipeWriter, "
                 "Socket, std::span<std::byte>, BorrowedFd, and types with endpoint_traits<T>::sink");
-  if constexpr (std::is_same_v<std::remove_const_t<Source>, Stranded>) {
-    if constexpr (sink<Sink>) {
-      const auto target = as_sink(to);
-      return StrandedAccess::deliver<target.kind>(from, target.cursor, options);
-    }
-  } else {
-    static_assert(source<Source>,
-                  "zerocopy: this type is not a source. Sources are File, FileRange, MappedFile, MemoryFile, PipeReader, "
-                  "Socket, std::span<const std::byte>, BorrowedFd, Stranded, and types with endpoint_traits<T>::source");
-    if constexpr (source<Source> && sink<Sink>) {
-      const auto origin = as_source(from);
-      const auto target = as_sink(to);
-      return run_blocking<origin.kind, target.kind>(origin.cursor, target.cursor, options);
-    }
+  static_assert(source<Source> || is_stranded<Source>,
+                "zerocopy: this type is not a source. Sources are File, FileRange, MappedFile, MemoryFile, PipeReader, "
+                "Socket, std::span<const std::byte>, BorrowedFd, Stranded, and types with endpoint_traits<T>::source");
+  if constexpr (sink<Sink> && is_stranded<Source>) {
+    auto target = as_sink(to);
+    StrandedAccess::deliver<target.kind>(from, target.cursor, options, result);
+  } else if constexpr (sink<Sink> && source<Source>) {
+    auto origin = as_source(from);
+    auto target = as_sink(to);
+    run_blocking<origin.kind, target.kind>(origin.cursor, target.cursor, options, result);
   }
-  return {};  // not reached: one of the assertions above has failed
+  return result;
 }
 
 template <class Source>
@@ -74,6 +75,14 @@ Cursor source_cursor(const Source& from) noexcept {
     stranded.kind = Kind::in_flight;
     return stranded;
   }
+}
+
+template <class Source, class Sink>
+[[noreturn, gnu::cold, gnu::noinline]] void throw_transfer_error(const Source& from, const Sink& to,
+                                                                 TransferResult&& result) {
+  std::string what;
+  if constexpr (sink<Sink>) what = describe(source_cursor(from), as_sink(to).cursor, result);
+  throw TransferError(std::move(result), what);
 }
 
 }  // namespace detail
@@ -90,11 +99,7 @@ Cursor source_cursor(const Source& from) noexcept {
 template <class Source, class Sink>
 TransferResult transfer(Source&& from, Sink&& to, const Options& options = {}) {
   TransferResult result = detail::transfer(from, to, options);
-  if (result.error) {
-    std::string what;
-    if constexpr (sink<Sink>) what = detail::describe(detail::source_cursor(from), detail::as_sink(to).cursor, result);
-    throw TransferError(std::move(result), what);
-  }
+  if (result.error) detail::throw_transfer_error(from, to, std::move(result));
   return result;
 }
 

@@ -19,7 +19,6 @@ class Pace {
 
   template <class Hop>
   void timed(Hop hop) noexcept {
-    if (!limited_) return hop();
     const Clock::time_point before = Clock::now();
     hop();
     const auto took = Clock::now() - before;
@@ -43,30 +42,33 @@ class BlockingDriver {
   BlockingDriver(Mover<From, To>& mover, const Options& options, Limits& limits) noexcept
       : mover_(mover), machine_(mover.machine), limits_(limits), pace_(options, limits) {}
 
-  void run() noexcept {
+  // Before the first hop and between two; while waiting the waiter sees to it.
+  void obey_limits() noexcept {
+    if (limits_.stop_requested()) return machine_.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
+    if (limits_.deadline_passed()) machine_.stop(StopReason::timed_out, Cause(Errc::timed_out), Side::none);
+  }
+
+  [[gnu::always_inline]] void run() noexcept {
     for (;;) {
-      const Action action = machine_.next();
-      if (action == Action::finish) break;
-      if (action == Action::wait) {
-        wait(machine_.waiting_for());
-      } else {
-        const std::uint64_t before = machine_.consumed() + machine_.delivered();
-        pace_.timed([&] { mover_.move(action, pace_.most()); });
-        if (limits_.limited()) {
-          if (machine_.consumed() + machine_.delivered() != before) limits_.progressed();
-          obey_limits();
-        }
+      switch (machine_.next()) {
+        case Action::first: move<Action::first>(); break;
+        case Action::drain_buffer: move<Action::drain_buffer>(); break;
+        case Action::drain_pipe: move<Action::drain_pipe>(); break;
+        case Action::spill: move<Action::spill>(); break;
+        case Action::wait: wait(machine_.waiting_for()); break;
+        case Action::finish: return wait_for_completions();
       }
     }
-    wait_for_completions();
   }
 
  private:
-  // Between two hops; while waiting the waiter sees to it.
-  void obey_limits() noexcept {
-    if (machine_.next() == Action::finish) return;
-    if (limits_.stop_requested()) return machine_.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
-    if (limits_.deadline_passed()) machine_.stop(StopReason::timed_out, Cause(Errc::timed_out), Side::none);
+  template <Action action>
+  [[gnu::always_inline]] void move() noexcept {
+    if (!limits_.limited()) return mover_.template move<action>(pace_.most());
+    const std::uint64_t before = machine_.consumed() + machine_.delivered();
+    pace_.timed([&] { mover_.template move<action>(pace_.most()); });
+    if (machine_.consumed() + machine_.delivered() != before) limits_.progressed();
+    if (machine_.next() != Action::finish) obey_limits();
   }
 
   void wait(Side side) noexcept {
@@ -99,7 +101,10 @@ class BlockingDriver {
   }
 
   // Pages that were sent with MSG_ZEROCOPY are the caller's again when their completions are here.
-  void wait_for_completions() noexcept {
+  [[gnu::always_inline]] void wait_for_completions() noexcept {
+    if (mover_.tools.zerocopy_sends.outstanding() > 0) wait_for_all_completions();
+  }
+  void wait_for_all_completions() noexcept {
     auto& sends = mover_.tools.zerocopy_sends;
     const bool lost = machine_.reason() == StopReason::sink_closed;
     for (sends.reap(); sends.outstanding() > 0 && !lost; sends.reap()) {
@@ -123,31 +128,30 @@ struct Held {
 };
 
 template <Kind From, Kind To>
-TransferResult run_blocking(Cursor from, Cursor to, const Options& options, std::optional<Held> held = {}) noexcept {
-  TransferResult result;
+[[gnu::always_inline]] inline void run_blocking(Cursor& from, Cursor& to, const Options& options, TransferResult& result,
+                  const Held* held = nullptr) noexcept {
   Limits limits(options);
-  Plan plan = Planner(from, to, options, limits).make();
-  if (plan.cause) {
+  Machine machine;
+  Plan plan;
+  if (!Planner<From, To>(from, to, options, limits, machine, plan).make()) {
     result.reason = StopReason::failed;
     result.error = plan.cause.code();
     result.side = plan.side;
-    result.trail = plan.setup.trail;
-  } else if (plan.setup.limit > 0) {
-    if (held) plan.setup.buffered = held->buffered, plan.setup.piped = held->piped;
-    Mover<From, To> mover(from, to, plan, options);
-    if (held) mover.tools.store = std::move(held->store);
-    if (limits.stop_requested()) mover.machine.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
-    if (limits.deadline_passed()) mover.machine.stop(StopReason::timed_out, Cause(Errc::timed_out), Side::none);
-    BlockingDriver<From, To>(mover, options, limits).run();
+    result.trail = machine.trail();
+  } else if (machine.setup.limit > 0) {
+    Mover<From, To> mover(machine, from, to, plan, options);
+    if (held != nullptr) mover.tools.store = std::move(held->store), machine.resume(held->buffered, held->piped);
+    BlockingDriver<From, To> driver(mover, options, limits);
+    if (limits.limited()) driver.obey_limits();
+    driver.run();
     mover.conclude(result);
-    if (held) {
+    if (held != nullptr) {
       held->store = std::move(mover.tools.store);
-      held->buffered = mover.machine.buffered();
-      held->piped = mover.machine.piped();
+      held->buffered = machine.buffered();
+      held->piped = machine.piped();
     }
   }
   result.elapsed = Clock::now() - limits.start();
-  return result;
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -17,9 +17,9 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 // - a message sink: a message is one call, which only copying ways can promise.
 constexpr StrategyList candidates(Kind from, Kind to) noexcept {
   using enum Strategy;
-  const bool impossible = from == Kind::in_flight || from == Kind::any || to == Kind::any || to == Kind::mapping ||
-                          to == Kind::in_flight;
+  const bool impossible = from == Kind::any || to == Kind::any || to == Kind::mapping || to == Kind::in_flight;
   if (impossible) return {};
+  if (from == Kind::in_flight) return {splice, read_write};  // the pipe is drained, then the buffer
   if (to == Kind::memory || from == Kind::messages) return {read_write};
   switch (from) {
     case Kind::file:
@@ -47,6 +47,26 @@ constexpr StrategyList candidates(Kind from, Kind to) noexcept {
       }
     default: return to == Kind::messages ? StrategyList{read_write} : StrategyList{splice, read_write};
   }
+}
+
+struct Candidates {
+  StrategyList list;
+  StrategySet set;
+};
+
+// The same as data.
+inline const Candidates& candidate_table(Kind from, Kind to) noexcept {
+  static constexpr auto table = [] {
+    std::array<std::array<Candidates, kind_count>, kind_count> all{};
+    for (std::size_t f = 0; f < kind_count; ++f) {
+      for (std::size_t t = 0; t < kind_count; ++t) {
+        const StrategyList list = candidates(static_cast<Kind>(f), static_cast<Kind>(t));
+        all[f][t] = {list, list.set()};
+      }
+    }
+    return all;
+  }();
+  return table[static_cast<std::size_t>(from)][static_cast<std::size_t>(to)];
 }
 
 // The kinds that a static kind can turn out to be.

@@ -50,10 +50,14 @@ struct Cursor {
   std::byte* data = nullptr;    // the next byte in memory
   bool large_messages = false;  // AF_UNIX: a message may be larger than our buffer
 
-  void advance(std::uint64_t n) noexcept {
+  // `K`: what the types say.
+  template <Kind K>
+  [[gnu::always_inline]] void advance(std::uint64_t n) noexcept {
+    if constexpr (is_memory(K)) {
+      data += n;
+      left -= n;
+    }
     if (positioned) offset += n;
-    if (data != nullptr) data += n;
-    if (left != to_end) left -= n;
   }
 
   // The offset as the system calls want it: null for the position in the kernel. `copy` takes what they write back.

@@ -47,7 +47,12 @@ struct InFlight {
   }
 
   // `piped` bytes are still in the pipe: only an empty one may be used again.
-  void recycle(std::uint64_t piped) noexcept {
+  [[gnu::always_inline]] void recycle(std::uint64_t piped) noexcept {
+    if (buffer || pipe) recycle_used(piped);
+  }
+
+ private:
+  void recycle_used(std::uint64_t piped) noexcept {
     if (buffer) pool().give_back(std::move(buffer));
     begin = end = 0;
     if (!pipe) return;

@@ -12,6 +12,8 @@
 //   the source has ended           finish: complete without a length, else end_of_source
 //   otherwise                      first: a hop of the current strategy, or of read_write to prove an end
 //
+// What every hop runs through is inlined by force: a small transfer is then a few hundred instructions in one function.
+//
 // Whatever is in flight is drained before anything is filled. consumed == delivered + buffered + piped, always.
 #pragma once
 
@@ -37,6 +39,7 @@ struct StrategyList {
     for (Strategy s : list) add(s);
   }
   constexpr void add(Strategy s) noexcept { items[size++] = s; }
+  [[nodiscard]] constexpr bool contains(Strategy s) const noexcept { return set().contains(s); }
   [[nodiscard]] constexpr StrategySet set() const noexcept {
     StrategySet all;
     for (std::size_t i = 0; i < size; ++i) all.insert(items[i]);
@@ -75,50 +78,55 @@ class Machine {
     std::uint64_t limit = to_end;   // what may be delivered: the length, or what the sink holds
     std::uint64_t asked = to_end;   // what the caller asked for
     StrategyList order;             // never empty
-    bool ended = false;             // only what is in flight already is delivered
     bool forced = false;            // one strategy, no fallback
     bool message_sink = false;
     bool collect = false;           // bytes into one message: fill it whole, then send it
     bool socket_source = false;
     bool memory_source = false;     // ends where it ends, nothing to prove
     bool refuse_pipe = false;       // drain the pipe by copying
-    FallbackTrail trail;            // strategies that the plan left already
-    std::uint64_t buffered = 0;     // in flight from before
-    std::uint64_t piped = 0;
   };
 
-  constexpr explicit Machine(const Setup& setup) noexcept
-      : setup_(setup),
-        consumed_(setup.buffered + setup.piped),
-        buffered_(setup.buffered),
-        piped_(setup.piped),
-        trail_(setup.trail),
-        ended_(setup.ended),
-        pipe_refused_(setup.refuse_pipe) {}
+  constexpr Machine() noexcept = default;
+  constexpr explicit Machine(const Setup& plan) noexcept : setup(plan) {}
+
+  // Filled in by the plan before the first action.
+  Setup setup;
+
+  // A strategy that the plan rules out already.
+  constexpr void pass_over(Strategy strategy, Cause cause) noexcept { trail_.add(strategy, cause); }
+  // Bytes of an earlier transfer are all that is to be delivered.
+  constexpr void resume(std::uint64_t buffered, std::uint64_t piped) noexcept {
+    set(ended);
+    consumed_ = buffered + piped;
+    buffered_ = buffered;
+    piped_ = piped;
+  }
 
   // --- what to do -------------------------------------------------------------------------------------------------
 
-  constexpr Action next() noexcept {
-    if (done_) return Action::finish;
-    if (waiting_ != Side::none) return Action::wait;
-    if (delivered_ == setup_.limit) return finish_at_limit();
-    if ((buffered_ > 0 || empty_message_) && !is_collecting()) return Action::drain_buffer;
-    if (piped_ > 0) return pipe_refused_ ? Action::spill : Action::drain_pipe;
-    if (ended_) return finish_at_end();
+  [[gnu::always_inline]] constexpr Action next() noexcept {
+    if (flags_ == 0 && (buffered_ | piped_) == 0)  // nearly every hop
+      return delivered_ == setup.limit ? finish_at_limit() : Action::first;
+    if (is(done)) return Action::finish;
+    if (is(waiting)) return Action::wait;
+    if (delivered_ == setup.limit) return finish_at_limit();
+    if ((buffered_ > 0 || is(empty_message)) && !is_collecting()) return Action::drain_buffer;
+    if (piped_ > 0) return refuses_pipe() ? Action::spill : Action::drain_pipe;
+    if (is(ended)) return finish_at_end();
     return Action::first;
   }
   [[nodiscard]] constexpr Strategy strategy() const noexcept {
-    return proving_ ? Strategy::read_write : setup_.order.items[current_];
+    return is(proving) ? Strategy::read_write : setup.order.items[current_];
   }
   [[nodiscard]] constexpr Side waiting_for() const noexcept { return waiting_; }
   // The last readiness moved nothing.
   [[nodiscard]] constexpr bool is_stalled() const noexcept { return stalls_ > 0; }
   // The most that the next hop may move.
-  [[nodiscard]] constexpr std::uint64_t budget(Action action) const noexcept {
+  [[nodiscard]] [[gnu::always_inline]] constexpr std::uint64_t budget(Action action) const noexcept {
     switch (action) {
-      case Action::first: return setup_.limit == to_end ? to_end : setup_.limit - delivered_ - buffered_ - piped_;
-      case Action::drain_buffer: return least(buffered_, setup_.limit - delivered_);
-      case Action::drain_pipe: return least(piped_, setup_.limit - delivered_);
+      case Action::first: return setup.limit == to_end ? to_end : setup.limit - delivered_ - buffered_ - piped_;
+      case Action::drain_buffer: return least(buffered_, setup.limit - delivered_);
+      case Action::drain_pipe: return least(piped_, setup.limit - delivered_);
       case Action::spill: return piped_;
       default: return 0;
     }
@@ -126,23 +134,18 @@ class Machine {
 
   // --- what happened ----------------------------------------------------------------------------------------------
 
-  constexpr void on(Action action, const Outcome& outcome) noexcept {
-    switch (outcome.verdict) {
-      case Verdict::moved: stalls_ = 0; ++calls_; return on_moved(action, outcome);
-      case Verdict::blocked: return on_blocked(action, outcome.side);
-      case Verdict::end: return action == Action::first ? on_end() : fail(Cause(EIO), Side::sink);
-      case Verdict::unsupported: return on_unsupported(action, outcome);
-      case Verdict::failed: return fail(outcome.cause, outcome.side);
-    }
+  [[gnu::always_inline]] constexpr void on(Action action, const Outcome& outcome) noexcept {
+    if (outcome.verdict == Verdict::moved) return on_moved(action, outcome);
+    on_rest(action, outcome);
   }
   // The wait is over. `woken`: by the descriptor, not by the clock.
   constexpr void on_ready(bool woken) noexcept {
-    waiting_ = Side::none;
+    clear(waiting);
     if (woken && stalls_ < 255) ++stalls_;
   }
   constexpr void stop(StopReason reason, Cause cause, Side side) noexcept {
-    if (done_) return;
-    done_ = true;
+    if (is(done)) return;
+    set(done);
     reason_ = reason;
     cause_ = cause;
     side_ = side;
@@ -178,26 +181,38 @@ class Machine {
   static constexpr std::uint64_t least(std::uint64_t a, std::uint64_t b) noexcept { return a < b ? a : b; }
 
   [[nodiscard]] constexpr bool is_collecting() const noexcept {
-    return setup_.collect && !ended_ && delivered_ + buffered_ + piped_ < setup_.limit;
+    return setup.collect && !is(ended) && delivered_ + buffered_ + piped_ < setup.limit;
   }
+
+  [[nodiscard]] constexpr bool refuses_pipe() const noexcept { return is(pipe_refused) || setup.refuse_pipe; }
 
   constexpr Action finish_at_limit() noexcept {
     stop(StopReason::complete, {}, Side::none);
     return Action::finish;
   }
   constexpr Action finish_at_end() noexcept {
-    stop(setup_.asked == to_end ? StopReason::complete : StopReason::end_of_source, {}, Side::none);
+    stop(setup.asked == to_end ? StopReason::complete : StopReason::end_of_source, {}, Side::none);
     return Action::finish;
   }
 
-  constexpr void on_moved(Action action, const Outcome& outcome) noexcept {
+  constexpr void on_rest(Action action, const Outcome& outcome) noexcept {
+    switch (outcome.verdict) {
+      case Verdict::blocked: return on_blocked(action, outcome.side);
+      case Verdict::end: return action == Action::first ? on_end() : fail(Cause(EIO), Side::sink);
+      case Verdict::unsupported: return on_unsupported(action, outcome);
+      default: return fail(outcome.cause, outcome.side);
+    }
+  }
+  [[gnu::always_inline]] constexpr void on_moved(Action action, const Outcome& outcome) noexcept {
     const std::uint64_t n = outcome.count;
+    stalls_ = 0;
+    ++calls_;
     switch (action) {
       case Action::first: return on_first_moved(outcome);
       case Action::drain_buffer:
         buffered_ -= n;
         delivered_ += n;
-        empty_message_ = false;
+        clear(empty_message);
         mover_ = Strategy::read_write;
         return;
       case Action::drain_pipe:
@@ -212,7 +227,7 @@ class Machine {
       default: return;
     }
   }
-  constexpr void on_first_moved(const Outcome& outcome) noexcept {
+  [[gnu::always_inline]] constexpr void on_first_moved(const Outcome& outcome) noexcept {
     consumed_ += outcome.count;
     switch (outcome.place) {
       case Place::sink:
@@ -221,61 +236,73 @@ class Machine {
         break;
       case Place::buffer:
         buffered_ += outcome.count;
-        empty_message_ = outcome.count == 0 && setup_.message_sink;
+        if (outcome.count == 0 && setup.message_sink) set(empty_message);
         break;
       case Place::pipe:
         piped_ += outcome.count;
         filler_ = strategy();
         break;
     }
-    if (proving_) return on_disproved();
-    if (outcome.partial && is_capped_by_size(strategy()) && !setup_.memory_source) {
-      proving_ = true;
-      only_short_ = true;
+    if (is(proving)) return on_disproved();
+    if (outcome.partial && is_capped_by_size(strategy()) && !setup.memory_source) {
+      set(proving);
+      set(only_short);
     }
   }
   // The proof of the end read more bytes.
   constexpr void on_disproved() noexcept {
-    proving_ = false;
-    if (only_short_) return;  // the strategy was cut short, it may go on
+    clear(proving);
+    if (is(only_short)) return clear(only_short);  // the strategy was cut short, it may go on
     leave(Cause(Errc::end_not_seen));
-    while (!done_ && strategy() != Strategy::read_write) {  // the others would believe the same file size
-      if (current_ + 1 == setup_.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
+    while (!is(done) && strategy() != Strategy::read_write) {  // the others would believe the same file size
+      if (current_ + 1 == setup.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
       ++current_;
     }
   }
   constexpr void on_end() noexcept {
-    if (proving_ || setup_.memory_source || trusts_end(strategy(), setup_.socket_source, consumed_ > 0)) {
-      ended_ = true;
+    if (is(proving) || setup.memory_source || trusts_end(strategy(), setup.socket_source, consumed_ > 0)) {
+      set(ended);
     } else {
-      proving_ = true;
-      only_short_ = false;
+      set(proving);
     }
   }
   constexpr void on_blocked(Action action, Side side) noexcept {
+    set(waiting);
     waiting_ = side;
-    const bool stalled = stalls_ >= (setup_.forced ? most_stalls_when_forced : most_stalls);
+    const bool stalled = stalls_ >= (setup.forced ? most_stalls_when_forced : most_stalls);
     if (stalled && action == Action::first && strategy() != Strategy::read_write) {
-      waiting_ = Side::none;
+      clear(waiting);
       stalls_ = 0;
       leave(Cause(EAGAIN));
     }
   }
   constexpr void on_unsupported(Action action, const Outcome& outcome) noexcept {
     if (action == Action::first) return leave(outcome.cause, outcome.side);
-    if (action != Action::drain_pipe || pipe_refused_) return fail(outcome.cause, outcome.side);
-    pipe_refused_ = true;
+    if (action != Action::drain_pipe || refuses_pipe()) return fail(outcome.cause, outcome.side);
+    set(pipe_refused);
     if (strategy() == filler_) leave(outcome.cause);
   }
   // The next strategy goes on at the same byte; what read_write says is final.
   constexpr void leave(Cause cause, Side side = Side::none) noexcept {
     if (strategy() == Strategy::read_write) return fail(cause, side);
     trail_.add(strategy(), cause);
-    if (current_ + 1 == setup_.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
+    if (current_ + 1 == setup.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
     ++current_;
   }
 
-  Setup setup_;
+  enum Flag : std::uint8_t {
+    done = 1,
+    waiting = 2,         // for `waiting_`
+    ended = 4,           // the source has no more
+    proving = 8,         // read_write is asked whether the end is the end
+    only_short = 16,     // ... because of a short count, not of a 0
+    pipe_refused = 32,   // the sink takes no splice: the pipe is spilled
+    empty_message = 64,  // in flight: a message without a byte
+  };
+  [[nodiscard]] constexpr bool is(Flag flag) const noexcept { return (flags_ & flag) != 0; }
+  constexpr void set(Flag flag) noexcept { flags_ = static_cast<std::uint8_t>(flags_ | flag); }
+  constexpr void clear(Flag flag) noexcept { flags_ = static_cast<std::uint8_t>(flags_ & ~flag); }
+
   std::uint64_t delivered_ = 0;
   std::uint64_t consumed_ = 0;
   std::uint64_t buffered_ = 0;
@@ -284,18 +311,13 @@ class Machine {
   FallbackTrail trail_;
   std::optional<Strategy> mover_;
   Strategy filler_ = Strategy::splice;  // of the bytes in the pipe
-  std::uint8_t current_ = 0;            // in the order
-  std::uint8_t stalls_ = 0;             // wake-ups in a row that moved nothing
-  bool ended_ = false;
-  bool proving_ = false;     // read_write is asked whether the end is the end
-  bool only_short_ = false;  // ... because of a short count, not of a 0
-  bool pipe_refused_ = false;
-  bool empty_message_ = false;  // in flight: a message without a byte
-  bool done_ = false;
+  std::uint8_t flags_ = 0;
+  std::uint8_t current_ = 0;  // in the order
+  std::uint8_t stalls_ = 0;   // wake-ups in a row that moved nothing
   Side waiting_ = Side::none;
   Side side_ = Side::none;
   StopReason reason_ = StopReason::complete;
-  Cause cause_;
+  Cause cause_{};
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -25,34 +25,36 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 template <Kind From, Kind To>
 class Mover {
  public:
-  Mover(const Cursor& from, const Cursor& to, const Plan& plan, const Options& options) noexcept
-      : machine(plan.setup), from_(from), to_(to), source_size_(plan.source_size), source_device_(plan.source_device) {
+  Mover(Machine& counts, Cursor& from, Cursor& to, const Plan& plan, const Options& options) noexcept
+      : machine(counts),
+        from_(from),
+        to_(to),
+        source_size_(plan.source_size),
+        source_device_(plan.source_device) {
     tools.more = options.more;
     tools.poll_before_splice = plan.poll_before_splice;
   }
 
-  Machine machine;
+  Machine& machine;
   Tools tools;
 
   [[nodiscard]] const Cursor& source() const noexcept { return from_; }
   [[nodiscard]] const Cursor& sink() const noexcept { return to_; }
 
   // One hop. `most`: what one call may be asked for.
-  void move(Action action, std::uint64_t most) noexcept {
+  template <Action action>
+  [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
     const std::uint64_t wanted = machine.budget(action);
     const std::uint64_t budget = std::min(wanted, most);
-    const bool is_first = action == Action::first;
+    constexpr bool is_first = action == Action::first;
     // What a transfer that takes more than a call is measured against, should its source become shorter.
-    if (is_first && source_size_ == to_end && is_file(from_.kind) && (wanted > small || moved_)) look_at_size();
-    Outcome outcome = perform(action, budget);
-    if (outcome.verdict == Verdict::failed && outcome.side == Side::none) outcome.side = blame(outcome.cause);
-    if (outcome.verdict == Verdict::moved) {
-      account(action, outcome);
-    } else if (outcome.verdict == Verdict::end && is_first && is_truncated()) {
-      return machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
-    }
+    if constexpr (is_first && (is_file(From) || From == Kind::any))
+      if ((wanted > small || moved_) && source_size_ == to_end && is_file(from_.kind)) look_at_size();
+    const Outcome outcome = perform<action>(budget);
     moved_ = true;
     if (outcome.partial) tools.sigpipe.suspect();
+    if (outcome.verdict != Verdict::moved) return report(action, outcome);
+    account<action>(outcome);
     machine.on(action, outcome);
   }
 
@@ -60,53 +62,54 @@ class Mover {
   [[nodiscard]] Side find_blocked_side() const noexcept { return is_ready(to_.fd, POLLOUT) ? Side::source : Side::sink; }
 
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
-  void conclude(TransferResult& result) noexcept {
-    const std::uint64_t in_flight = machine.buffered() + machine.piped();
-    std::uint64_t dirty = machine.piped();
-    if (in_flight > 0 || dirty > 0) {
-      if (is_rewindable(from_.kind)) {
-        if (from_.kind == Kind::file && !from_.positioned)
-          (void)sys::seek(from_.fd, -static_cast<std::int64_t>(in_flight), SEEK_CUR);
-        machine.rewind();
-      } else if (from_.kind != Kind::in_flight) {
-        result.stranded.emplace(std::move(tools.store), machine.buffered(), machine.piped());
-        dirty = 0;
+  [[gnu::always_inline]] void conclude(TransferResult& result) noexcept {
+    constexpr bool keeps_store = From == Kind::in_flight;  // the Stranded that it came from takes it back
+    if constexpr (!keeps_store) {
+      if (machine.buffered() + machine.piped() > 0) {
+        settle_in_flight(result);
+      } else {
+        tools.store.recycle(0);
       }
     }
-    if (from_.kind != Kind::in_flight) tools.store.recycle(dirty);
-    unpin(from_);
-    unpin(to_);
+    (void)from_.unpin();
+    (void)to_.unpin();
     result.delivered = machine.delivered();
-    result.consumed = from_.kind == Kind::in_flight ? machine.delivered() : machine.consumed();
+    result.consumed = keeps_store ? machine.delivered() : machine.consumed();
     result.reason = machine.reason();
     if (machine.cause()) result.error = machine.cause().code();
     result.side = machine.side();
     result.strategy = machine.mover();
-    result.trail = machine.trail();
+    if (!machine.trail().empty()) result.trail = machine.trail();
     result.calls = machine.calls();
-    if (is_memory(from_.kind)) result.source_in_use = is_still_read();
+    if constexpr (is_memory(From)) result.source_in_use = is_still_read();
   }
 
  private:
   // Up to here a transfer is one call, and its source's size is looked at only if that call is cut short.
   static constexpr std::uint64_t small = 256 * 1024;
 
-  Outcome perform(Action action, std::uint64_t budget) noexcept {
-    switch (action) {
-      case Action::first: return first(budget);
-      case Action::drain_buffer: return drain_buffer(to_, budget, tools, is_more(budget));
-      case Action::drain_pipe:
-        guard_sigpipe();
-        return drain_pipe(to_, budget, tools, tools.more);
-      case Action::spill: return spill(budget, tools);
-      default: return Outcome::end();
+  template <Action action>
+  [[gnu::always_inline]] Outcome perform(std::uint64_t budget) noexcept {
+    if constexpr (action == Action::first) return first(budget);
+    if constexpr (action == Action::drain_buffer) return drain_buffer(to_, budget, tools, is_more(budget));
+    if constexpr (action == Action::drain_pipe) {
+      guard_sigpipe();
+      return drain_pipe(to_, budget, tools, tools.more);
     }
+    if constexpr (action == Action::spill) return spill(budget, tools);
+  }
+  // A hop that moved nothing.
+  void report(Action action, Outcome outcome) noexcept {
+    if (outcome.verdict == Verdict::failed && outcome.side == Side::none) outcome.side = blame(outcome.cause);
+    if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
+      return machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
+    machine.on(action, outcome);
   }
   [[nodiscard]] bool is_more(std::uint64_t budget) const noexcept {
     return tools.more || budget < machine.budget(Action::drain_buffer);
   }
 
-  Outcome first(std::uint64_t budget) noexcept {
+  [[gnu::always_inline]] Outcome first(std::uint64_t budget) noexcept {
     Outcome outcome = Outcome::unsupported(Cause(Errc::not_for_this_pair));
     (void)(try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
            try_first<Splice>(budget, outcome) || try_first<Reflink>(budget, outcome) ||
@@ -115,7 +118,7 @@ class Mover {
     return outcome;
   }
   template <class S>
-  bool try_first([[maybe_unused]] std::uint64_t budget, [[maybe_unused]] Outcome& outcome) noexcept {
+  [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget, [[maybe_unused]] Outcome& outcome) noexcept {
     // read_write also proves ends, whatever else is possible.
     if constexpr (possible<From, To>().contains(S::name) || S::name == Strategy::read_write) {
       if (machine.strategy() != S::name) return false;
@@ -141,29 +144,42 @@ class Mover {
     if constexpr (To == Kind::file || To == Kind::any) return place(to_, S::pins_sink);
     return 0;
   }
-  static sys::Count place(Cursor& end, bool pins) noexcept {
-    if (end.kind != Kind::file || end.positioned == pins) return 0;
+  [[gnu::always_inline]] static sys::Count place(Cursor& end, bool pins) noexcept {
+    if (end.positioned == pins || end.kind != Kind::file) return 0;
     return pins ? end.pin() : end.unpin();
   }
-  static void unpin(Cursor& end) noexcept { (void)end.unpin(); }
-
-  void guard_sigpipe() noexcept {
-    if constexpr (To != Kind::file && To != Kind::range && To != Kind::memory) {
-      if (to_.kind == Kind::pipe || is_socket(to_.kind)) tools.sigpipe.begin();
+  void settle_in_flight(TransferResult& result) noexcept {
+    const std::uint64_t buffered = machine.buffered();
+    const std::uint64_t piped = machine.piped();
+    if (!is_rewindable(from_.kind)) {
+      result.stranded.emplace(std::move(tools.store), buffered, piped);
+      return;
     }
+    if (from_.kind == Kind::file && !from_.positioned)
+      (void)sys::seek(from_.fd, -static_cast<std::int64_t>(buffered + piped), SEEK_CUR);
+    machine.rewind();
+    tools.store.recycle(piped);
   }
 
-  void account(Action action, const Outcome& outcome) noexcept {
+  [[gnu::always_inline]] void guard_sigpipe() noexcept {
+    constexpr bool always = To == Kind::socket || To == Kind::pipe;
+    constexpr bool sometimes = To == Kind::any || To == Kind::file;
+    if constexpr (always || sometimes)
+      if (always || to_.kind == Kind::pipe || is_socket(to_.kind)) tools.sigpipe.begin();
+  }
+
+  template <Action action>
+  void account(const Outcome& outcome) noexcept {
     const std::uint64_t n = outcome.count;
-    if (action == Action::first) {
-      from_.advance(n);
-      if (outcome.place == Place::sink) to_.advance(n);
+    if constexpr (action == Action::first) {
+      from_.template advance<From>(n);
+      if (outcome.place == Place::sink) to_.template advance<To>(n);
       if (outcome.place == Place::buffer) tools.store.put_into_buffer(n);
-    } else if (action == Action::spill) {
+    } else if constexpr (action == Action::spill) {
       tools.store.put_into_buffer(n);
     } else {
-      to_.advance(n);
-      if (action == Action::drain_buffer) tools.store.take_from_buffer(n);
+      to_.template advance<To>(n);
+      if constexpr (action == Action::drain_buffer) tools.store.take_from_buffer(n);
     }
   }
 
@@ -214,8 +230,8 @@ class Mover {
     return to_.kind != Kind::pipe || ::ioctl(to_.fd, FIONREAD, &queued) != 0 || queued > 0;
   }
 
-  Cursor from_;
-  Cursor to_;
+  Cursor& from_;
+  Cursor& to_;
   std::uint64_t source_size_;
   dev_t source_device_;
   bool moved_ = false;  // a hop was made

@@ -25,7 +25,7 @@ struct Outcome {
   Place place = Place::sink;
   Side side = Side::none;
   bool partial = false;  // fewer bytes than the hop asked for
-  Cause cause;
+  Cause cause{};
   std::uint64_t count = 0;
 
   static constexpr Outcome moved(std::uint64_t n, Place place, bool partial = false) noexcept {

@@ -32,31 +32,33 @@ inline constexpr std::uint64_t smallest_reflink = 64 * 1024;        // below, a 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
 
 struct Plan {
-  Machine::Setup setup;
-  Cause cause;  // the request is bad; nothing may be moved
+  Cause cause{};  // the request is bad, or nothing can serve it; nothing may be moved
   Side side = Side::none;
+  bool poll_before_splice = false;
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
   dev_t source_device = 0;
-  bool poll_before_splice = false;
 };
 
+template <Kind From, Kind To>
 class Planner {
  public:
-  Planner(Cursor& from, Cursor& to, const Options& options, const Limits& limits) noexcept
-      : from_(from), to_(to), options_(options), limits_(limits) {}
+  Planner(Cursor& from, Cursor& to, const Options& options, const Limits& limits, Machine& machine, Plan& plan) noexcept
+      : from_(from), to_(to), options_(options), limits_(limits), machine_(machine), plan_(plan) {}
 
-  Plan make() noexcept {
-    if (!check()) return plan_;
-    Machine::Setup& setup = plan_.setup;
-    setup.asked = from_.kind == Kind::range ? std::min(options_.length, from_.left) : options_.length;
+  // False, and `plan.cause`, when nothing may be moved.
+  [[gnu::always_inline]] bool make() noexcept {
+    if (!check()) return false;
+    Machine::Setup& setup = machine_.setup;
+    setup.asked = From == Kind::range ? std::min(options_.length, from_.left) : options_.length;
     setup.limit = std::min(setup.asked, to_.left);
-    setup.message_sink = to_.kind == Kind::messages;
-    setup.collect = setup.message_sink && from_.kind != Kind::messages && !is_memory(from_.kind);
+    if (to_.kind == Kind::messages) {
+      setup.message_sink = true;
+      setup.collect = from_.kind != Kind::messages && !is_memory(from_.kind);
+    }
     setup.socket_source = is_socket(from_.kind);
-    setup.memory_source = is_memory(from_.kind);
+    setup.memory_source = is_memory(From);
     setup.forced = options_.strategy.has_value();
-    if (setup.limit > 0) choose();
-    return plan_;
+    return setup.limit == 0 || choose();
   }
 
  private:
@@ -69,88 +71,103 @@ class Planner {
 
   // --- is the request sound? --------------------------------------------------------------------------------------
 
-  bool check() noexcept {
-    return check_end(from_, Side::source) && check_end(to_, Side::sink) && check_sink_range() && check_same();
+  [[gnu::always_inline]] bool check() noexcept {
+    return check_end<From>(from_, Side::source) && check_end<To>(to_, Side::sink) && check_sink_range() && check_same();
   }
+  template <Kind K>
   bool check_end(Cursor& end, Side side) noexcept {
-    if (is_memory(end.kind) || end.kind == Kind::in_flight) return true;
+    if constexpr (is_memory(K) || K == Kind::in_flight) return true;
     if (end.fd < 0) return bad(Cause(EBADF), side);
-    if (end.kind == Kind::range) {
+    if constexpr (K == Kind::range) {
       constexpr std::uint64_t most = INT64_MAX;
       const bool overflows = end.offset > most || (end.left != to_end && end.left > most - end.offset);
-      return !overflows || bad(Cause(Errc::offset_overflow), side);
+      if (overflows) return bad(Cause(Errc::offset_overflow), side);
     }
-    if (end.kind == Kind::any && !find_kind(end, side)) return false;
-    if (end.kind == Kind::messages && side == Side::source) {
-      int domain = 0;
-      if (const sys::Count error = sys::get_option(end.fd, SOL_SOCKET, SO_DOMAIN, domain); error < 0)
-        return bad(error, side);
-      end.large_messages = domain == AF_UNIX;
-    }
+    if constexpr (K == Kind::any)
+      if (!find_kind(end, side)) return false;
+    if constexpr (K == Kind::any || K == Kind::socket)
+      if (end.kind == Kind::messages && side == Side::source) return find_domain(end);
     return true;
   }
   bool find_kind(Cursor& end, Side side) noexcept {
-    struct stat& found = side == Side::source ? from_stat_ : to_stat_;
-    if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side);
-    switch (found.st_mode & S_IFMT) {
+    const struct stat* const found = look_at(end, side);
+    if (found == nullptr) return false;
+    switch (found->st_mode & S_IFMT) {
       case S_IFREG:
-      case S_IFBLK: end.kind = Kind::file; break;
-      case S_IFIFO: end.kind = Kind::pipe; break;
-      case S_IFDIR: return bad(Cause(EISDIR), side);
-      case S_IFSOCK: {
-        int type = 0;
-        if (const sys::Count error = sys::get_option(end.fd, SOL_SOCKET, SO_TYPE, type); error < 0)
-          return bad(error, side);
-        end.kind = type == SOCK_STREAM ? Kind::socket : Kind::messages;
-        break;
-      }
-      default: end.kind = Kind::device; break;
+      case S_IFBLK: end.kind = Kind::file; return true;
+      case S_IFIFO: end.kind = Kind::pipe; return true;
+      case S_IFSOCK: break;
+      default: end.kind = Kind::device; return true;
     }
-    (side == Side::source ? from_known_ : to_known_) = true;
+    int type = 0;
+    if (const sys::Count error = sys::get_option(end.fd, SOL_SOCKET, SO_TYPE, type); error < 0) return bad(error, side);
+    end.kind = type == SOCK_STREAM ? Kind::socket : Kind::messages;
     return true;
   }
+  bool find_domain(Cursor& end) noexcept {
+    int domain = 0;
+    const sys::Count error = sys::get_option(end.fd, SOL_SOCKET, SO_DOMAIN, domain);
+    if (error < 0) return bad(error, Side::source);
+    end.large_messages = domain == AF_UNIX;
+    return true;
+  }
+  // One fstat an end, at the most. Null when it failed, or for a directory.
+  const struct stat* look_at(const Cursor& end, Side side) noexcept {
+    struct stat& found = side == Side::source ? from_stat_ : to_stat_;
+    bool& known = side == Side::source ? from_known_ : to_known_;
+    if (known) return &found;
+    if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side), nullptr;
+    if (S_ISDIR(found.st_mode)) return bad(Cause(EISDIR), side), nullptr;
+    known = true;
+    return &found;
+  }
   bool check_sink_range() noexcept {
-    if (to_.kind != Kind::range) return true;
-    const sys::Count flags = sys::status_flags(to_.fd);
-    if (flags < 0) return bad(flags, Side::sink);
-    return (flags & O_APPEND) == 0 || bad(Cause(Errc::offset_with_append), Side::sink);
+    if constexpr (To == Kind::range) {
+      const sys::Count flags = sys::status_flags(to_.fd);
+      if (flags < 0) return bad(flags, Side::sink);
+      if ((flags & O_APPEND) != 0) return bad(Cause(Errc::offset_with_append), Side::sink);
+    }
+    return true;
   }
   // One descriptor, one pipe, or overlapping ranges of one file: the source would read what was just written.
   bool check_same() noexcept {
-    const bool descriptors = from_.fd >= 0 && to_.fd >= 0 && !is_memory(from_.kind);
-    if (!descriptors) return true;
-    const bool ranges = from_.kind == Kind::range || to_.kind == Kind::range;
-    if (from_.fd == to_.fd && !ranges) return bad(Cause(Errc::same_file), Side::sink);
-    const bool files = is_file(from_.kind) && is_file(to_.kind);
-    const bool pipes = from_.kind == Kind::pipe && to_.kind == Kind::pipe;
-    if (!files && !pipes) return true;
-    if (!from_known_ && !find_kind_of_file(from_, from_stat_, Side::source)) return false;
-    if (!to_known_ && !find_kind_of_file(to_, to_stat_, Side::sink)) return false;
-    from_known_ = to_known_ = true;
-    const bool same = from_stat_.st_dev == to_stat_.st_dev && from_stat_.st_ino == to_stat_.st_ino;
-    if (!same || from_.kind == Kind::device || to_.kind == Kind::device) return true;
-    if (from_.kind == Kind::pipe) return bad(Cause(Errc::same_file), Side::sink);
-    return check_overlap();
-  }
-  // A File can be open on something that is no file.
-  bool find_kind_of_file(Cursor& end, struct stat& found, Side side) noexcept {
-    if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side);
-    if (S_ISDIR(found.st_mode)) return bad(Cause(EISDIR), side);
-    if (end.kind == Kind::file && S_ISCHR(found.st_mode)) end.kind = Kind::device;
-    if (end.kind == Kind::file && S_ISFIFO(found.st_mode)) end.kind = Kind::pipe;
+    if constexpr (is_memory(From) || is_memory(To) || From == Kind::in_flight) return true;
+    constexpr bool ranges = From == Kind::range || To == Kind::range;
+    if (!ranges && from_.fd == to_.fd) return bad(Cause(Errc::same_file), Side::sink);
+    constexpr bool can_be_files = (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any);
+    constexpr bool can_be_pipes = (From == Kind::pipe || From == Kind::any) && (To == Kind::pipe || To == Kind::any);
+    if constexpr (can_be_files)
+      if (is_file(from_.kind) && is_file(to_.kind)) return check_same_file();
+    if constexpr (can_be_pipes)
+      if (from_.kind == Kind::pipe && to_.kind == Kind::pipe) return !is_same_inode() ? !plan_.cause : bad(Cause(Errc::same_file), Side::sink);
     return true;
   }
-  bool check_overlap() noexcept {
+  // False also when it can't be known, with a cause.
+  bool is_same_inode() noexcept {
+    return look_at(from_, Side::source) != nullptr && look_at(to_, Side::sink) != nullptr &&
+           from_stat_.st_dev == to_stat_.st_dev && from_stat_.st_ino == to_stat_.st_ino;
+  }
+  bool check_same_file() noexcept {
+    const bool same = is_same_inode();
+    if (plan_.cause) return false;
+    correct_kind(from_, from_stat_);
+    correct_kind(to_, to_stat_);
+    if (!same || !is_file(from_.kind) || !is_file(to_.kind)) return true;
     const auto size = static_cast<std::uint64_t>(from_stat_.st_size);
     std::uint64_t in = 0;
     std::uint64_t out = 0;
     if (!offset_of(from_, in, Side::source) || !offset_of(to_, out, Side::sink)) return false;
-    if (to_.kind == Kind::file && (sys::status_flags(to_.fd) & O_APPEND) != 0) out = size;
+    if (To != Kind::range && (sys::status_flags(to_.fd) & O_APPEND) != 0) out = size;
     const std::uint64_t there = in < size ? size - in : 0;
     const std::uint64_t length = std::min({options_.length, from_.left, to_.left, there});
     if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
     to_.left = std::min(to_.left, length);  // what is appended now is not part of the source
     return true;
+  }
+  // A File can be open on something that is no file.
+  static void correct_kind(Cursor& end, const struct stat& found) noexcept {
+    if (end.kind == Kind::file && S_ISCHR(found.st_mode)) end.kind = Kind::device;
+    if (end.kind == Kind::file && S_ISFIFO(found.st_mode)) end.kind = Kind::pipe;
   }
   bool offset_of(const Cursor& end, std::uint64_t& offset, Side side) noexcept {
     offset = end.offset;
@@ -163,90 +180,104 @@ class Planner {
 
   // --- which strategies, in which order? ---------------------------------------------------------------------------
 
-  void choose() noexcept {
-    if (from_known_ && is_file(from_.kind)) {
-      plan_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
-      plan_.source_device = from_stat_.st_dev;
+  [[gnu::always_inline]] bool choose() noexcept {
+    if constexpr (is_file(From) || From == Kind::any) {
+      if (from_known_ && is_file(from_.kind)) {
+        plan_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
+        plan_.source_device = from_stat_.st_dev;
+      }
     }
-    // What is in flight already is drained: the pipe by splice, the buffer by writing.
-    const bool only_drains = from_.kind == Kind::in_flight;
-    const StrategyList list =
-        only_drains ? StrategyList{Strategy::splice, Strategy::read_write} : candidates(from_.kind, to_.kind);
-    plan_.setup.ended = only_drains;
-    plan_.setup.refuse_pipe = only_drains && (options_.strategy == Strategy::read_write ||
-                                              !options_.allow.contains(Strategy::splice));
+    Machine::Setup& setup = machine_.setup;
+    const Candidates& serving = candidate_table(from_.kind, to_.kind);
+    strike(serving.set);
+    const StrategySet struck = not_allowed_ | shares_ | uncuttable_;
     if (options_.strategy) {
       const Strategy forced = *options_.strategy;
-      const Cause why_not = list.set().contains(forced) ? refusal(forced) : Cause(Errc::not_for_this_pair);
-      if (why_not) {
-        plan_.setup.trail.add(forced, why_not);
-      } else {
-        plan_.setup.order.add(forced);
-      }
+      if (!(serving.set - struck).contains(forced)) return refuse(forced, serving.set);
+      setup.order = {forced};
     } else {
-      for (std::size_t i = 0; i < list.size; ++i) consider(list.items[i]);
+      setup.order = serving.list;
+      if (!(struck | not_worth_it_).empty()) leave_out(struck | not_worth_it_);
+      if (setup.order.size == 0) return bad(Cause(Errc::strategy_unavailable), Side::none);
     }
-    const bool splices_socket = is_socket(from_.kind) && plan_.setup.order.set().contains(Strategy::splice);
-    if (splices_socket) {
-      const sys::Count flags = sys::status_flags(from_.fd);
-      plan_.poll_before_splice = flags >= 0 && (flags & O_NONBLOCK) == 0;
+    // Of what is in flight already the pipe is drained by splice, unless that is not wanted.
+    if constexpr (From == Kind::in_flight) setup.refuse_pipe = setup.order.items[0] == Strategy::read_write;
+    if constexpr (From == Kind::socket || From == Kind::any) look_at_socket_source();
+    return true;
+  }
+
+  // What can't be used with these options, and what does not pay.
+  [[gnu::always_inline]] void strike(StrategySet serving) noexcept {
+    not_allowed_ = serving - options_.allow;
+    constexpr Aliasing usual = From == Kind::memory ? Aliasing::snapshot : Aliasing::shared;
+    const Aliasing wanted = options_.aliasing == Aliasing::automatic ? usual : options_.aliasing;
+    if (wanted == Aliasing::snapshot && !is_unchangeable()) shares_ = serving & sharing();
+    if (limits_.limited() && is_socket(to_.kind) && is_blocking(to_)) uncuttable_ = serving & uncuttable;
+    if constexpr (is_file(To) || To == Kind::any)
+      if (serving.contains(Strategy::reflink) && !is_reflink_worth_it()) not_worth_it_.insert(Strategy::reflink);
+    if constexpr (From == Kind::memory)
+      if (from_.left < smallest_zerocopy_send) not_worth_it_.insert(Strategy::send_zerocopy);
+  }
+  bool refuse(Strategy forced, StrategySet serving) noexcept {
+    Errc why = Errc::not_for_this_pair;
+    if (serving.contains(forced)) {
+      why = not_allowed_.contains(forced) ? Errc::not_allowed
+            : shares_.contains(forced)    ? Errc::snapshot_needed
+                                          : Errc::would_block_uncut;
     }
-    if (plan_.setup.order.size == 0) bad(Cause(Errc::strategy_unavailable), Side::none);
+    machine_.pass_over(forced, Cause(why));
+    return bad(Cause(Errc::strategy_unavailable), Side::none);
   }
-  void consider(Strategy s) noexcept {
-    const Cause why_not = refusal(s);
-    if (!why_not) {
-      if (is_worth_it(s)) plan_.setup.order.add(s);
-    } else if (why_not == Cause(Errc::would_block_uncut)) {
-      plan_.setup.trail.add(s, why_not);  // a better way that the descriptor's own flags rule out
+  void leave_out(StrategySet struck) noexcept {
+    const StrategyList all = machine_.setup.order;
+    machine_.setup.order = {};
+    for (std::size_t i = 0; i < all.size; ++i) {
+      const Strategy s = all.items[i];
+      if (!struck.contains(s)) machine_.setup.order.add(s);
+      // A better way that the descriptor's own flags rule out is worth telling.
+      if (uncuttable_.contains(s)) machine_.pass_over(s, Cause(Errc::would_block_uncut));
     }
   }
-  // Why a strategy that serves the pair can't be used with these options, if so.
-  Cause refusal(Strategy s) noexcept {
-    if (!options_.allow.contains(s)) return Cause(Errc::not_allowed);
-    if (is_sharing(s) && is_snapshot() && !is_unchangeable()) return Cause(Errc::snapshot_needed);
-    if (is_uncuttable(s)) return Cause(Errc::would_block_uncut);
-    return {};
+
+  // Calls into a blocking socket that no flag cuts short.
+  static constexpr StrategySet uncuttable{Strategy::sendfile, Strategy::splice, Strategy::vmsplice};
+
+  // The strategies that pass the source's own pages on.
+  [[nodiscard]] StrategySet sharing() const noexcept {
+    StrategySet set{Strategy::vmsplice, Strategy::send_zerocopy};
+    if (is_file(from_.kind) && !is_file(to_.kind)) set.insert(Strategy::sendfile).insert(Strategy::splice);
+    return set;
   }
-  [[nodiscard]] bool is_sharing(Strategy s) const noexcept {
-    if (s == Strategy::vmsplice || s == Strategy::send_zerocopy) return true;
-    const bool passes_pages = s == Strategy::sendfile || s == Strategy::splice;
-    return passes_pages && is_file(from_.kind) && !is_file(to_.kind);
-  }
-  [[nodiscard]] bool is_snapshot() const noexcept {
-    if (options_.aliasing != Aliasing::automatic) return options_.aliasing == Aliasing::snapshot;
-    return from_.kind == Kind::memory;
-  }
-  // A memfd sealed against writing.
+  // A memfd sealed against writing and shrinking.
   [[nodiscard]] bool is_unchangeable() const noexcept {
     if (from_.fd < 0 || is_memory(from_.kind)) return false;
     const int seals = ::fcntl(from_.fd, F_GET_SEALS);
     return seals >= 0 && (seals & F_SEAL_WRITE) != 0 && (seals & F_SEAL_SHRINK) != 0;
   }
-  // sendfile and splice into a blocking socket can't be cut short by any flag.
-  [[nodiscard]] bool is_uncuttable(Strategy s) noexcept {
-    const bool plain = s == Strategy::sendfile || s == Strategy::splice || s == Strategy::vmsplice;
-    if (!limits_.limited() || !plain || !is_socket(to_.kind)) return false;
-    if (sink_flags_ == unknown_flags) sink_flags_ = sys::status_flags(to_.fd);
-    return sink_flags_ >= 0 && (sink_flags_ & O_NONBLOCK) == 0;
+  static bool is_blocking(const Cursor& end) noexcept {
+    const sys::Count flags = sys::status_flags(end.fd);
+    return flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
-  [[nodiscard]] bool is_worth_it(Strategy s) const noexcept {
-    if (s == Strategy::reflink)
-      return from_known_ && static_cast<std::uint64_t>(from_stat_.st_size) >= smallest_reflink &&
-             plan_.setup.limit >= smallest_reflink && from_stat_.st_dev == to_stat_.st_dev &&
-             !reflink_refusals.contains(from_stat_.st_dev);
-    if (s == Strategy::send_zerocopy) return from_.left >= smallest_zerocopy_send;
-    return true;
+  [[nodiscard]] bool is_reflink_worth_it() const noexcept {
+    return from_known_ && to_known_ && static_cast<std::uint64_t>(from_stat_.st_size) >= smallest_reflink &&
+           machine_.setup.limit >= smallest_reflink && from_stat_.st_dev == to_stat_.st_dev &&
+           !reflink_refusals.contains(from_stat_.st_dev);
   }
-
-  static constexpr sys::Count unknown_flags = INT64_MIN;
+  void look_at_socket_source() noexcept {
+    if (is_socket(from_.kind) && machine_.setup.order.contains(Strategy::splice))
+      plan_.poll_before_splice = is_blocking(from_);
+  }
 
   Cursor& from_;
   Cursor& to_;
   const Options& options_;
   const Limits& limits_;
-  Plan plan_;
-  sys::Count sink_flags_ = unknown_flags;
+  Machine& machine_;
+  Plan& plan_;
+  StrategySet not_allowed_;
+  StrategySet shares_;
+  StrategySet uncuttable_;
+  StrategySet not_worth_it_;
   bool from_known_ = false;
   bool to_known_ = false;
   struct stat from_stat_;

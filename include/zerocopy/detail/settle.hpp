@@ -15,12 +15,8 @@ constexpr Side blocking_side(Place place, const Cursor& from, const Cursor& to) 
   return is_rewindable(from.kind) ? Side::sink : Side::none;
 }
 
-// `n`: bytes, or a negated errno; `asked`: bytes that the call was asked for.
-inline Outcome settle(Strategy strategy, Place place, const Cursor& from, const Cursor& to, sys::Count n,
-                      std::uint64_t asked) noexcept {
-  if (n > 0) return Outcome::moved(static_cast<std::uint64_t>(n), place, static_cast<std::uint64_t>(n) < asked);
-  if (n == 0) return Outcome::end();
-  const int error = static_cast<int>(-n);
+// What an errno means for a strategy, as an outcome.
+inline Outcome settle_error(Strategy strategy, Place place, const Cursor& from, const Cursor& to, int error) noexcept {
   const bool mapped = strategy == Strategy::mmap_write || from.kind == Kind::mapping;
   switch (verdict(strategy, error, mapped)) {
     case Verdict::blocked: return Outcome::blocked(blocking_side(place, from, to));
@@ -28,6 +24,13 @@ inline Outcome settle(Strategy strategy, Place place, const Cursor& from, const 
     case Verdict::unsupported: return Outcome::unsupported(Cause(error));
     default: return Outcome::failed(Cause(error), place == Place::sink ? Side::none : Side::source);
   }
+}
+
+// `n`: bytes, or a negated errno; `asked`: bytes that the call was asked for.
+[[gnu::always_inline]] inline Outcome settle(Strategy strategy, Place place, const Cursor& from, const Cursor& to,
+                                             sys::Count n, std::uint64_t asked) noexcept {
+  if (n > 0) return Outcome::moved(static_cast<std::uint64_t>(n), place, static_cast<std::uint64_t>(n) < asked);
+  return n == 0 ? Outcome::end() : settle_error(strategy, place, from, to, static_cast<int>(-n));
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

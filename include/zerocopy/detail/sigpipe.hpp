@@ -5,8 +5,11 @@
 
 #include <zerocopy/config.hpp>
 
-#include <pthread.h>  // pthread_sigmask
-#include <signal.h>   // sigset_t, sigtimedwait
+#include <signal.h>       // sigtimedwait
+#include <sys/syscall.h>  // rt_sigprocmask
+#include <unistd.h>       // syscall
+
+#include <cstdint>  // std::uint64_t
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
@@ -21,14 +24,8 @@ class SigpipeBlock {
   ~SigpipeBlock() { end(); }
 
   // Before the first call that can raise the signal. sigprocmask(2).
-  void begin() noexcept {
-    if (active_ || sigpipe_guards > 0) return;
-    sigset_t only;
-    ::sigemptyset(&only);
-    ::sigaddset(&only, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &only, &before_);
-    active_ = true;
-    if (::sigismember(&before_, SIGPIPE) == 1) was_pending_ = is_pending();
+  [[gnu::always_inline]] void begin() noexcept {
+    if (!active_ && sigpipe_guards == 0) block();
   }
   // A call was cut short or failed: the signal may have been raised, also beside a positive count.
   void suspect() noexcept { suspect_ = true; }
@@ -37,7 +34,7 @@ class SigpipeBlock {
     if (!active_) return;
     active_ = false;
     if (suspect_ && !was_pending_) take_back();
-    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(KernelMask));
   }
 
   static bool is_pending() noexcept {
@@ -53,7 +50,17 @@ class SigpipeBlock {
   }
 
  private:
-  sigset_t before_;  // set by begin()
+  void block() noexcept {
+    const KernelMask only = sigpipe_bit;
+    ::syscall(SYS_rt_sigprocmask, SIG_BLOCK, &only, &before_, sizeof(KernelMask));
+    active_ = true;
+    if ((before_ & sigpipe_bit) != 0) was_pending_ = is_pending();
+  }
+  // The kernel's own signal set, for half the instructions of pthread_sigmask.
+  using KernelMask = std::uint64_t;
+  static constexpr KernelMask sigpipe_bit = KernelMask{1} << (SIGPIPE - 1);
+
+  KernelMask before_ = 0;
   bool active_ = false;
   bool was_pending_ = false;
   bool suspect_ = false;

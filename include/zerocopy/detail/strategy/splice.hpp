@@ -17,7 +17,7 @@ struct Splice {
   static constexpr bool pins_source = false;
   static constexpr bool pins_sink = false;
 
-  static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools& tools) noexcept {
+  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools& tools) noexcept {
     const bool direct = from.kind == Kind::pipe || to.kind == Kind::pipe;
     const Place place = direct ? Place::sink : Place::pipe;
     if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return Outcome::blocked(Side::source);
@@ -26,7 +26,7 @@ struct Splice {
     if (direct) {
       const sys::Count n = sys::splice(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget,
                                        splice_flags(tools.more));
-      return settle(name, place, from, to, n, std::min(budget, sys::most_per_call));
+      return settle(name, place, from, to, n, budget);
     }
     OwnPipe& pipe = tools.store.pipe;
     if (const sys::Count error = tools.store.need_pipe(); error < 0) return settle(name, place, from, to, error, budget);
