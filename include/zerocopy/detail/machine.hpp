@@ -233,6 +233,7 @@ class Machine {
       case Place::sink:
         delivered_ += outcome.count;
         mover_ = strategy();
+        if (setup.collect) return set(ended);  // the one message is sent
         break;
       case Place::buffer:
         buffered_ += outcome.count;
