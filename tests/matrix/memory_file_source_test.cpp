@@ -1,0 +1,14 @@
+// A MemoryFile as a source, to every sink by every strategy.
+#include "catch.hpp"
+#include "support/matrix.hpp"
+
+namespace {
+
+zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zerocopy::Options& options,
+                              std::error_code& ec) {
+  return matrix::to_every_sink(*from.memory_file, to, options, ec);
+}
+
+}  // namespace
+
+TEST_CASE("a MemoryFile goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::memory_file, move); }
