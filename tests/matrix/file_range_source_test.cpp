@@ -11,4 +11,6 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a FileRange goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::file_range, move); }
+TEST_CASE("a FileRange goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::file_range, move);
+}

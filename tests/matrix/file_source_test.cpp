@@ -11,4 +11,6 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a File goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::file, move); }
+TEST_CASE("a File goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::file, move);
+}

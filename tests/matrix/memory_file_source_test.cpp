@@ -11,4 +11,6 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a MemoryFile goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::memory_file, move); }
+TEST_CASE("a MemoryFile goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::memory_file, move);
+}

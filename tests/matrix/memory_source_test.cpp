@@ -11,4 +11,6 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a span goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::memory, move); }
+TEST_CASE("a span goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::memory, move);
+}

@@ -11,4 +11,6 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a PipeReader goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::pipe, move); }
+TEST_CASE("a PipeReader goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::pipe, move);
+}

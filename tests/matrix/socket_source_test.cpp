@@ -11,5 +11,10 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("a TCP socket goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::tcp, move); }
-TEST_CASE("an AF_UNIX stream socket goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::unix_stream, move); }
+TEST_CASE("a TCP socket goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::tcp, move);
+}
+
+TEST_CASE("an AF_UNIX stream socket goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::unix_stream, move);
+}

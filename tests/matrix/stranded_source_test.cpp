@@ -11,5 +11,10 @@ zerocopy::TransferResult move(matrix::Source& from, matrix::Sink& to, const zero
 
 }  // namespace
 
-TEST_CASE("Stranded in a buffer goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::stranded_buffer, move); }
-TEST_CASE("Stranded in a pipe goes to every sink by every strategy", "[matrix]") { matrix::require_all(matrix::SourceKind::stranded_pipe, move); }
+TEST_CASE("Stranded in a buffer goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::stranded_buffer, move);
+}
+
+TEST_CASE("Stranded in a pipe goes to every sink by every strategy", "[matrix]") {
+  matrix::require_all(matrix::SourceKind::stranded_pipe, move);
+}
