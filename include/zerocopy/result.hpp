@@ -122,6 +122,14 @@ class FallbackTrail {
     return {steps_[at].strategy, steps_[at].cause.code()};
   }
 
+  /// Each strategy stands once: what another part of a gather tried too is not repeated.
+  constexpr void append(const FallbackTrail& other) noexcept {
+    for (std::size_t i = 0; i < other.size_; ++i) {
+      bool known = false;
+      for (std::size_t j = 0; j < size_; ++j) known = known || steps_[j].strategy == other.steps_[i].strategy;
+      if (!known) add(other.steps_[i].strategy, other.steps_[i].cause);
+    }
+  }
   constexpr void add(Strategy strategy, detail::Cause cause) noexcept {
     if (size_ < strategy_count) steps_[size_++] = {strategy, cause};
   }

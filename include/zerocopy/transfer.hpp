@@ -6,6 +6,7 @@
 
 #include <zerocopy/detail/blocking_driver.hpp>  // run_blocking
 #include <zerocopy/endpoint.hpp>                // source, sink
+#include <zerocopy/gather.hpp>                  // Gather
 #include <zerocopy/options.hpp>                 // Options
 #include <zerocopy/result.hpp>                  // TransferResult, TransferError
 
@@ -33,18 +34,71 @@ inline std::string describe(const Cursor& from, const Cursor& to, const Transfer
   return text;
 }
 
-template <class Source>
-inline constexpr bool is_stranded = std::is_same_v<std::remove_cvref_t<Source>, Stranded>;
+template <class T>
+inline constexpr bool is_gather = false;
+template <class... Ends>
+inline constexpr bool is_gather<Gather<Ends...>> = true;
+
+// The result of one more part.
+inline void append(TransferResult& total, TransferResult&& part) noexcept {
+  total.delivered += part.delivered;
+  total.consumed += part.consumed;
+  total.calls += part.calls;
+  total.elapsed += part.elapsed;
+  total.reason = part.reason;
+  total.error = part.error;
+  total.side = part.side;
+  if (part.strategy) total.strategy = part.strategy;
+  total.trail.append(part.trail);
+  total.stranded = std::move(part.stranded);
+  total.source_in_use = total.source_in_use || part.source_in_use;
+}
 
 struct StrandedAccess {
-  template <Kind To>
-  static void deliver(Stranded& bytes, Cursor& to, const Options& options, TransferResult& result) noexcept {
-    Cursor from;
-    from.kind = Kind::in_flight;
-    const Held held{bytes.store_, bytes.buffered_, bytes.piped_};
-    run_blocking<Kind::in_flight, To>(from, to, options, result, &held);
-  }
+  static Held held(Stranded& bytes) noexcept { return {bytes.store_, bytes.buffered_, bytes.piped_}; }
 };
+
+// The three shapes of a source: one endpoint, the bytes of an earlier transfer, several parts.
+template <class Source, Kind To>
+[[gnu::always_inline]] inline void deliver(const Source& from, Cursor& to, const Options& options,
+                                           TransferResult& result) noexcept {
+  auto origin = as_source(from);
+  run_blocking<origin.kind, To>(origin.cursor, to, options, result);
+}
+template <class Source, Kind To>
+  requires std::same_as<Source, Stranded>
+void deliver(Stranded& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
+  Cursor origin;
+  origin.kind = Kind::in_flight;
+  const Held held = StrandedAccess::held(from);
+  run_blocking<Kind::in_flight, To>(origin, to, options, result, &held);
+}
+template <class Source, Kind To>
+  requires is_gather<Source>
+void deliver(const Source& from, Cursor& to, const Options& options, TransferResult& total) noexcept {
+  if (Source::size == 0 || to.kind == Kind::messages) {
+    total.reason = StopReason::failed;
+    total.error = Source::size == 0 ? Errc::empty_gather : Errc::strategy_unavailable;
+    total.side = Source::size == 0 ? Side::source : Side::sink;
+    return;
+  }
+  Options rest = options;
+  from.each([&]<Kind From>(Endpoint<From> part, bool is_last) noexcept {
+    TransferResult result;
+    rest.more = options.more || !is_last;
+    run_blocking<From, To>(part.cursor, to, rest, result);
+    if (rest.length != to_end) rest.length -= result.delivered;
+    if (to.kind == Kind::range && to.left != to_end) to.left -= result.delivered;
+    // A part's own end is the end only of the last one.
+    const bool ended = result.reason == StopReason::end_of_source && From != Kind::range && !is_last;
+    if (ended) result.reason = StopReason::complete;
+    append(total, std::move(result));
+    return total.reason == StopReason::complete && rest.length > 0;
+  });
+}
+
+template <class Source>
+inline constexpr bool is_source = source<Source> || std::same_as<std::remove_cvref_t<Source>, Stranded> || is_gather<std::remove_cvref_t<Source>>;
 
 template <class Source, class Sink>
 [[gnu::always_inline]] inline TransferResult transfer(Source& from, const Sink& to, const Options& options) noexcept {
@@ -52,28 +106,28 @@ template <class Source, class Sink>
   static_assert(sink<Sink>,
                 "zerocopy: this type is not a sink. Sinks are File, FileRange, WritableMappedFile, MemoryFile, PipeWriter, "
                 "Socket, std::span<std::byte>, BorrowedFd, and types with endpoint_traits<T>::sink");
-  static_assert(source<Source> || is_stranded<Source>,
+  static_assert(is_source<Source>,
                 "zerocopy: this type is not a source. Sources are File, FileRange, MappedFile, MemoryFile, PipeReader, "
-                "Socket, std::span<const std::byte>, BorrowedFd, Stranded, and types with endpoint_traits<T>::source");
-  if constexpr (sink<Sink> && is_stranded<Source>) {
+                "Socket, std::span<const std::byte>, BorrowedFd, Stranded, gather(...), and types with "
+                "endpoint_traits<T>::source");
+  if constexpr (sink<Sink> && is_source<Source>) {
     auto target = as_sink(to);
-    StrandedAccess::deliver<target.kind>(from, target.cursor, options, result);
-  } else if constexpr (sink<Sink> && source<Source>) {
-    auto origin = as_source(from);
-    auto target = as_sink(to);
-    run_blocking<origin.kind, target.kind>(origin.cursor, target.cursor, options, result);
+    deliver<std::remove_const_t<Source>, target.kind>(from, target.cursor, options, result);
   }
   return result;
 }
 
 template <class Source>
 Cursor source_cursor(const Source& from) noexcept {
+  Cursor cursor;
   if constexpr (source<Source>) {
     return as_source(from).cursor;
+  } else if constexpr (is_gather<Source>) {
+    from.each([&](const auto& part, bool) { return cursor = part.cursor, false; });
+    return cursor;
   } else {
-    Cursor stranded;
-    stranded.kind = Kind::in_flight;
-    return stranded;
+    cursor.kind = Kind::in_flight;
+    return cursor;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <zerocopy/error.hpp>
 #include <zerocopy/fd.hpp>
 #include <zerocopy/file.hpp>
+#include <zerocopy/gather.hpp>
 #include <zerocopy/listener.hpp>
 #include <zerocopy/mapped_file.hpp>
 #include <zerocopy/memory_file.hpp>

@@ -1,9 +1,9 @@
 // zerocopy/detail/mover.hpp: carries out what the machine asks for, one hop at a time, and keeps the cursors. It is what
 // every driver shares: one that blocks, one that is stepped, one that runs on a ring. It waits for nothing.
 //
-// A ring driver asks the same machine and feeds it the same outcomes: `first` and the drains become a submission
-// (sendfile: poll_add and the call itself; splice, read, send: their opcodes with the cursor's offset), and
-// `settle(strategy, place, from, to, cqe->res, asked)` turns the completion into the outcome.
+// A ring driver asks the same machine and ends in the same `complete`: a hop becomes a submission (sendfile: poll_add and
+// the call itself; splice, read, send: their opcodes with the cursor's offset), and
+// `settle(strategy, place, from, to, cqe->res, asked)` turns its completion into the outcome.
 #pragma once
 
 #include <zerocopy/config.hpp>
@@ -50,7 +50,12 @@ class Mover {
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (is_first && (is_file(From) || From == Kind::any))
       if ((wanted > small || moved_) && source_size_ == to_end && is_file(from_.kind)) look_at_size();
-    const Outcome outcome = perform<action>(budget);
+    complete<action>(perform<action>(budget));
+  }
+
+  // What a hop did: the cursors, the bytes in flight and the machine learn of it.
+  template <Action action>
+  [[gnu::always_inline]] void complete(const Outcome& outcome) noexcept {
     moved_ = true;
     if (outcome.partial) tools.sigpipe.suspect();
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
