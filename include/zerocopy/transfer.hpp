@@ -73,6 +73,11 @@ void deliver(Stranded& from, Cursor& to, const Options& options, TransferResult&
   const Held held = StrandedAccess::held(from);
   run_blocking<Kind::in_flight, To>(origin, to, options, result, &held);
 }
+// One part of a gather. Not inlined: the parts of many gathers have the same kinds.
+template <Kind From, Kind To>
+[[gnu::noinline]] void run_part(Cursor& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
+  run_blocking<From, To>(from, to, options, result);
+}
 template <class Source, Kind To>
   requires is_gather<Source>
 void deliver(const Source& from, Cursor& to, const Options& options, TransferResult& total) noexcept {
@@ -86,7 +91,7 @@ void deliver(const Source& from, Cursor& to, const Options& options, TransferRes
   from.each([&]<Kind From>(Endpoint<From> part, bool is_last) noexcept {
     TransferResult result;
     rest.more = options.more || !is_last;
-    run_blocking<From, To>(part.cursor, to, rest, result);
+    run_part<From, To>(part.cursor, to, rest, result);
     if (rest.length != to_end) rest.length -= result.delivered;
     if (to.kind == Kind::range && to.left != to_end) to.left -= result.delivered;
     // A part's own end is the end only of the last one.
