@@ -30,7 +30,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <optional>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -402,12 +404,13 @@ void compare(const Case& which, std::string_view size_name, std::uint64_t size) 
     std::vector<double> us, call, whole;
   };
   std::array<Series, timed_contestants> series;
+  std::array<std::size_t, timed_contestants> order;
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::minstd_rand random;
   for (std::size_t round = 0; round < rounds + warm_up; ++round) {
     std::array<Took, timed_contestants> took{};
-    for (std::size_t i = 0; i < timed_contestants; ++i) {
-      const std::size_t who = (i + round) % timed_contestants;
-      took[who] = time_of(contestants[who], stage, other);
-    }
+    std::shuffle(order.begin(), order.end(), random);  // nobody always follows the same one
+    for (const std::size_t who : order) took[who] = time_of(contestants[who], stage, other);
     for (std::size_t who = 0; who < timed_contestants && round >= warm_up; ++who) {
       series[who].us.push_back(took[who].call / 1e3);
       series[who].call.push_back(took[who].call / took[0].call);
