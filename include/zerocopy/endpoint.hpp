@@ -111,7 +111,6 @@ struct builtin_endpoint<Socket> {
 };
 template <>
 struct builtin_endpoint<MappedFile> {
-  // A private mapping may differ from its file: it is plain memory.
   static auto source(const MappedFile& file) noexcept {
     auto end = memory_endpoint<Kind::mapping>(file.bytes());
     end.cursor.fd = file.as_fd().get();

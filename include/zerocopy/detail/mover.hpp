@@ -45,7 +45,7 @@ class Mover {
   template <Action action>
   [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
     const std::uint64_t wanted = machine.budget(action);
-    const std::uint64_t budget = std::min(wanted, most);
+    const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     constexpr bool is_first = action == Action::first;
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (is_first && (is_file(From) || From == Kind::any))
@@ -92,6 +92,12 @@ class Mover {
  private:
   // Up to here a transfer is one call, and its source's size is looked at only if that call is cut short.
   static constexpr std::uint64_t small = 256 * 1024;
+
+  // A message is not cut into pieces.
+  [[nodiscard]] bool is_message_sink() const noexcept {
+    if constexpr (To == Kind::socket || To == Kind::any) return to_.kind == Kind::messages;
+    return false;
+  }
 
   template <Action action>
   [[gnu::always_inline]] Outcome perform(std::uint64_t budget) noexcept {

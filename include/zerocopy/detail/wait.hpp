@@ -73,6 +73,8 @@ class Waiter {
  public:
   // A missing wake-up (AF_UNIX after the peer's shutdown) is made good by trying again so often.
   static constexpr std::chrono::milliseconds longest{1000};
+  // No descriptor was left for the bell of a stop token: it is looked at so often.
+  static constexpr std::chrono::milliseconds without_bell{50};
 
   // Waits until `events` of `fd` are there. `sink`: looked at for its death meanwhile, -1 for none. `stalled`: the last
   // readiness moved nothing, so that a standing POLLERR is the caller's message, not an error.
@@ -93,7 +95,7 @@ class Waiter {
   static Woke poll_once(int fd, short events, int sink, int bell, bool stalled, const Limits& limits) noexcept {
     if (limits.stop_requested()) return Woke::stopped;
     pollfd ends[3] = {{fd, events, 0}, {sink, 0, 0}, {bell, POLLIN, 0}};
-    const int timeout = milliseconds(limits);
+    const int timeout = milliseconds(limits, limits.stop().stop_possible() && bell < 0 ? without_bell : longest);
     int n = ::poll(ends, 3, timeout);
     if (n > 0 && stalled && ends[0].revents == POLLERR && ends[1].revents == 0 && ends[2].revents == 0)
       n = edge_wait(ends, timeout);
@@ -117,11 +119,11 @@ class Waiter {
     return n;
   }
 
-  static int milliseconds(const Limits& limits) noexcept {
+  static int milliseconds(const Limits& limits, std::chrono::milliseconds most) noexcept {
     const auto end = limits.end();
-    if (!end) return static_cast<int>(longest.count());
+    if (!end) return static_cast<int>(most.count());
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*end - Clock::now());
-    return static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), longest).count());
+    return static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), most).count());
   }
 };
 

@@ -44,7 +44,10 @@ class ZerocopySends {
   sys::Count send(const void* data, std::uint64_t n, int flags) noexcept {
     if (pays_) {
       const sys::Count sent = sys::send(fd_, data, n, flags | MSG_ZEROCOPY);
-      if (sent >= 0) return ++outstanding_, reap(), sent;
+      if (sent >= 0) {
+        if (outstanding_++ % reap_interval == 0) reap();
+        return sent;
+      }
       if (sent != -ENOBUFS) return sent;
     }
     // The kernel copies anyway, or has no room for a notification: a plain send never waits for one.
@@ -84,6 +87,9 @@ class ZerocopySends {
     outstanding_ -= std::min(outstanding_, range);
     if ((error.ee_code & SO_EE_CODE_ZEROCOPY_COPIED) != 0) pays_ = false;
   }
+
+  // After the first send, to learn whether the kernel copies, and now and then so that the queue stays short.
+  static constexpr std::uint64_t reap_interval = 16;
 
   int fd_ = -1;
   std::uint64_t outstanding_ = 0;

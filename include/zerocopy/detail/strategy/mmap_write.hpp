@@ -19,7 +19,7 @@ struct MmapWrite {
     const Readable bytes = readable(from, budget, tools);
     if (bytes.size <= 0) return settle(name, Place::sink, from, to, bytes.size, budget);
     const auto asked = static_cast<std::uint64_t>(bytes.size);
-    const sys::Count n = write_to(to, bytes.data, asked, tools, tools.more || asked < budget);
+    const sys::Count n = write_to(to, bytes.data, asked, tools, tools.more);
     return settle(name, Place::sink, from, to, n, asked);
   }
 };
