@@ -34,8 +34,8 @@ struct fmt::formatter<zerocopy::StopReason> : zerocopy::detail::NameFormatter<ze
 template <>
 struct fmt::formatter<zerocopy::Side> : zerocopy::detail::NameFormatter<zerocopy::Side> {};
 
-/// One line, such as "5000 bytes by read_write in 2 calls, 0.013 ms: complete; left sendfile (Invalid argument)" or
-/// "4096 bytes by splice in 3 calls, 1.204 ms: sink_closed at the sink (Broken pipe); 512 bytes stranded".
+/// One line, such as "5000 bytes by read_write in 2 calls: complete; left sendfile (Invalid argument)" or
+/// "4096 bytes by splice in 3 calls: sink_closed at the sink (Broken pipe); 512 bytes stranded".
 template <>
 struct fmt::formatter<zerocopy::TransferResult> : fmt::formatter<fmt::string_view> {
   template <class Context>
@@ -44,8 +44,7 @@ struct fmt::formatter<zerocopy::TransferResult> : fmt::formatter<fmt::string_vie
     const auto out = std::back_inserter(text);
     fmt::format_to(out, "{} bytes", result.delivered);
     if (result.strategy) fmt::format_to(out, " by {}", *result.strategy);
-    const double ms = std::chrono::duration<double, std::milli>(result.elapsed).count();
-    fmt::format_to(out, " in {} call{}, {:.3f} ms: {}", result.calls, result.calls == 1 ? "" : "s", ms, result.reason);
+    fmt::format_to(out, " in {} call{}: {}", result.calls, result.calls == 1 ? "" : "s", result.reason);
     if (result.side != zerocopy::Side::none) fmt::format_to(out, " at the {}", result.side);
     if (result.error) fmt::format_to(out, " ({})", result.error.message());
     for (const zerocopy::FallbackStep step : result.trail)

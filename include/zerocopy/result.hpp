@@ -8,7 +8,6 @@
 #include <zerocopy/strategy.hpp>          // Strategy
 
 #include <array>         // the trail's places
-#include <chrono>        // elapsed
 #include <cstddef>       // std::size_t
 #include <cstdint>       // std::uint64_t
 #include <memory>        // TransferError is copied, its result is not
@@ -187,7 +186,6 @@ struct [[nodiscard]] TransferResult {
   std::uint64_t calls = 0;                      ///< system calls that moved data
   std::optional<Stranded> stranded;             ///< bytes that left the source and did not arrive
   bool source_in_use = false;                   ///< with Aliasing::shared from memory: the kernel still reads it
-  std::chrono::nanoseconds elapsed{0};          ///< from the call to the return
 };
 
 /// Thrown by `transfer` exactly when the result's `error` is set. `result()` is the whole result.

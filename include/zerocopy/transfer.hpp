@@ -44,7 +44,6 @@ inline void append(TransferResult& total, TransferResult&& part) noexcept {
   total.delivered += part.delivered;
   total.consumed += part.consumed;
   total.calls += part.calls;
-  total.elapsed += part.elapsed;
   total.reason = part.reason;
   total.error = part.error;
   total.side = part.side;
@@ -55,28 +54,43 @@ inline void append(TransferResult& total, TransferResult&& part) noexcept {
 }
 
 struct StrandedAccess {
-  static Held held(Stranded& bytes) noexcept { return {bytes.store_, bytes.buffered_, bytes.piped_}; }
+  // Lends the bytes to a job, and takes back what it did not deliver.
+  static void lend(Stranded& bytes, Job& job) noexcept {
+    job.tools.store = std::move(bytes.store_);
+    job.machine.resume(bytes.buffered_, bytes.piped_);
+  }
+  static void take_back(Stranded& bytes, Job& job) noexcept {
+    bytes.store_ = std::move(job.tools.store);
+    bytes.buffered_ = job.machine.buffered();
+    bytes.piped_ = job.machine.piped();
+  }
 };
 
 // The three shapes of a source: one endpoint, the bytes of an earlier transfer, several parts.
 template <class Source, Kind To>
 [[gnu::always_inline]] inline void deliver(const Source& from, Cursor& to, const Options& options,
                                            TransferResult& result) noexcept {
-  auto origin = as_source(from);
-  run_blocking<origin.kind, To>(origin.cursor, to, options, result);
+  const auto origin = as_source(from);
+  Job job(origin.cursor, to, options);
+  run_blocking<origin.kind, To>(job, result);
 }
 template <class Source, Kind To>
   requires std::same_as<Source, Stranded>
 void deliver(Stranded& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
   Cursor origin;
   origin.kind = Kind::in_flight;
-  const Held held = StrandedAccess::held(from);
-  run_blocking<Kind::in_flight, To>(origin, to, options, result, &held);
+  Job job(origin, to, options);
+  StrandedAccess::lend(from, job);
+  run_blocking<Kind::in_flight, To>(job, result);
+  StrandedAccess::take_back(from, job);
 }
 // One part of a gather. Not inlined: the parts of many gathers have the same kinds.
 template <Kind From, Kind To>
-[[gnu::noinline]] void run_part(Cursor& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
-  run_blocking<From, To>(from, to, options, result);
+[[gnu::noinline]] void run_part(const Cursor& from, Cursor& to, const Options& options,
+                                TransferResult& result) noexcept {
+  Job job(from, to, options);
+  run_blocking<From, To>(job, result);
+  to = job.to;  // the next part goes on there
 }
 template <class Source, Kind To>
   requires is_gather<Source>

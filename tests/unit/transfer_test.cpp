@@ -75,7 +75,6 @@ TEST_CASE("the twin with an error_code reports the same and clears it on success
   const TransferResult good = transfer(file, sink, {.length = 2}, ec);
   CHECK_FALSE(ec);
   CHECK(good.delivered == 2);
-  CHECK(good.elapsed.count() > 0);
 }
 
 TEST_CASE("a user's own type is the endpoint that it names", "[transfer]") {

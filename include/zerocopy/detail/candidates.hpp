@@ -11,7 +11,8 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 // The order for kinds that are known. What stands behind read_write, which serves everything, runs only when it is forced
 // or read_write is not allowed. What the order rests on:
-// - file to file: reflink moves nothing; copy_file_range is what servers and file systems make better.
+// - file to file: copy_file_range is what servers and file systems make better; where they can, it shares the extents as
+//   reflink does (vfs_copy_file_range clones first). reflink by itself runs when it is forced: it shares or fails.
 // - a pipe end: splice moves pages without a pipe of our own; sendfile into a pipe would block.
 // - memory: shared only if the caller says so, and then worth it for sockets and pipes.
 // - a message sink: a message is one call, which only copying ways can promise.
@@ -25,8 +26,8 @@ constexpr StrategyList candidates(Kind from, Kind to) noexcept {
     case Kind::file:
     case Kind::range:
       switch (to) {
-        case Kind::file: return {reflink, copy_file_range, sendfile, splice, mmap_write, read_write};
-        case Kind::range: return {reflink, copy_file_range, splice, mmap_write, read_write};
+        case Kind::file: return {copy_file_range, sendfile, splice, mmap_write, read_write, reflink};
+        case Kind::range: return {copy_file_range, splice, mmap_write, read_write, reflink};
         case Kind::pipe: return {splice, mmap_write, read_write};
         case Kind::socket: return {sendfile, splice, mmap_write, read_write, send_zerocopy};
         case Kind::messages: return {read_write, mmap_write};

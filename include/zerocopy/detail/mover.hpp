@@ -25,67 +25,56 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 template <Kind From, Kind To>
 class Mover {
  public:
-  Mover(Machine& counts, Cursor& from, Cursor& to, const Plan& plan, const Options& options) noexcept
-      : machine(counts),
-        from_(from),
-        to_(to),
-        source_size_(plan.source_size),
-        source_device_(plan.source_device) {
-    tools.more = options.more;
-    tools.poll_before_splice = plan.poll_before_splice;
-  }
-
-  Machine& machine;
-  Tools tools;
-
-  [[nodiscard]] const Cursor& source() const noexcept { return from_; }
-  [[nodiscard]] const Cursor& sink() const noexcept { return to_; }
+  explicit Mover(Job& job) noexcept : job_(job) {}
 
   // One hop. `most`: what one call may be asked for.
   template <Action action>
   [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
-    const std::uint64_t wanted = machine.budget(action);
+    if constexpr (action == Action::first && (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any))
+      if (job_.same_file_unchecked && job_.machine.strategy() != Strategy::copy_file_range)
+        if (!Planner<From, To>(job_).check_same_file() || job_.machine.next() != Action::first) return;
+    const std::uint64_t wanted = job_.machine.budget(action);
     const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     constexpr bool is_first = action == Action::first;
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (is_first && (is_file(From) || From == Kind::any))
-      if ((wanted > small || moved_) && source_size_ == to_end && is_file(from_.kind)) look_at_size();
+      if ((wanted > small || job_.moved) && job_.source_size == to_end && is_file(job_.from.kind)) look_at_size();
     complete<action>(perform<action>(budget));
   }
 
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
   template <Action action>
-  [[gnu::always_inline]] void complete(const Outcome& outcome) noexcept {
-    moved_ = true;
-    if (outcome.partial) tools.sigpipe.suspect();
+  [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
+    job_.moved = true;
+    if (outcome.partial) job_.tools.sigpipe.suspect();
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
     account<action>(outcome);
-    machine.on(action, outcome);
+    job_.machine.on(action, outcome);
   }
 
   // Which end an EAGAIN of a direct hop came from: the one that is not ready.
-  [[nodiscard]] Side find_blocked_side() const noexcept { return is_ready(to_.fd, POLLOUT) ? Side::source : Side::sink; }
+  [[nodiscard]] Side find_blocked_side() const noexcept { return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink; }
 
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
   [[gnu::always_inline]] void conclude(TransferResult& result) noexcept {
     constexpr bool keeps_store = From == Kind::in_flight;  // the Stranded that it came from takes it back
     if constexpr (!keeps_store) {
-      if (machine.buffered() + machine.piped() > 0) {
+      if (job_.machine.buffered() + job_.machine.piped() > 0) {
         settle_in_flight(result);
       } else {
-        tools.store.recycle(0);
+        job_.tools.store.recycle(0);
       }
     }
-    (void)from_.unpin();
-    (void)to_.unpin();
-    result.delivered = machine.delivered();
-    result.consumed = keeps_store ? machine.delivered() : machine.consumed();
-    result.reason = machine.reason();
-    if (machine.cause()) result.error = machine.cause().code();
-    result.side = machine.side();
-    result.strategy = machine.mover();
-    if (!machine.trail().empty()) result.trail = machine.trail();
-    result.calls = machine.calls();
+    (void)job_.from.unpin();
+    (void)job_.to.unpin();
+    result.delivered = job_.machine.delivered();
+    result.consumed = keeps_store ? job_.machine.delivered() : job_.machine.consumed();
+    result.reason = job_.machine.reason();
+    if (job_.machine.cause()) result.error = job_.machine.cause().code();
+    result.side = job_.machine.side();
+    result.strategy = job_.machine.mover();
+    if (!job_.machine.trail().empty()) result.trail = job_.machine.trail();
+    result.calls = job_.machine.calls();
     if constexpr (is_memory(From)) result.source_in_use = is_still_read();
   }
 
@@ -95,29 +84,29 @@ class Mover {
 
   // A message is not cut into pieces.
   [[nodiscard]] bool is_message_sink() const noexcept {
-    if constexpr (To == Kind::socket || To == Kind::any) return to_.kind == Kind::messages;
+    if constexpr (To == Kind::socket || To == Kind::any) return job_.to.kind == Kind::messages;
     return false;
   }
 
   template <Action action>
   [[gnu::always_inline]] Outcome perform(std::uint64_t budget) noexcept {
     if constexpr (action == Action::first) return first(budget);
-    if constexpr (action == Action::drain_buffer) return drain_buffer(to_, budget, tools, is_more(budget));
+    if constexpr (action == Action::drain_buffer) return drain_buffer(job_.to, budget, job_.tools, is_more(budget));
     if constexpr (action == Action::drain_pipe) {
       guard_sigpipe();
-      return drain_pipe(to_, budget, tools, tools.more);
+      return drain_pipe(job_.to, budget, job_.tools, job_.tools.more);
     }
-    if constexpr (action == Action::spill) return spill(budget, tools);
+    if constexpr (action == Action::spill) return spill(budget, job_.tools);
   }
   // A hop that moved nothing.
   void report(Action action, Outcome outcome) noexcept {
     if (outcome.verdict == Verdict::failed && outcome.side == Side::none) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
-      return machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
-    machine.on(action, outcome);
+      return job_.machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
+    job_.machine.on(action, outcome);
   }
   [[nodiscard]] bool is_more(std::uint64_t budget) const noexcept {
-    return tools.more || budget < machine.budget(Action::drain_buffer);
+    return job_.tools.more || budget < job_.machine.budget(Action::drain_buffer);
   }
 
   [[gnu::always_inline]] Outcome first(std::uint64_t budget) noexcept {
@@ -132,14 +121,12 @@ class Mover {
   [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget, [[maybe_unused]] Outcome& outcome) noexcept {
     // read_write also proves ends, whatever else is possible.
     if constexpr (possible<From, To>().contains(S::name) || S::name == Strategy::read_write) {
-      if (machine.strategy() != S::name) return false;
+      if (job_.machine.strategy() != S::name) return false;
       if constexpr (S::raises_sigpipe) guard_sigpipe();
       if (const sys::Count error = place<S>(); error < 0) {
         outcome = Outcome::unsupported(Cause(static_cast<int>(-error)));
       } else {
-        outcome = S::hop(from_, to_, budget, tools);
-        if constexpr (S::name == Strategy::reflink)
-          if (outcome.cause.is(EOPNOTSUPP)) reflink_refusals.add(source_device_);
+        outcome = S::hop(job_.from, job_.to, budget, job_.tools);
       }
       return true;
     } else {
@@ -150,9 +137,9 @@ class Mover {
   template <class S>
   sys::Count place() noexcept {
     if constexpr (From == Kind::file || From == Kind::any) {
-      if (const sys::Count error = place(from_, S::pins_source); error < 0) return error;
+      if (const sys::Count error = place(job_.from, S::pins_source); error < 0) return error;
     }
-    if constexpr (To == Kind::file || To == Kind::any) return place(to_, S::pins_sink);
+    if constexpr (To == Kind::file || To == Kind::any) return place(job_.to, S::pins_sink);
     return 0;
   }
   [[gnu::always_inline]] static sys::Count place(Cursor& end, bool pins) noexcept {
@@ -160,37 +147,37 @@ class Mover {
     return pins ? end.pin() : end.unpin();
   }
   void settle_in_flight(TransferResult& result) noexcept {
-    const std::uint64_t buffered = machine.buffered();
-    const std::uint64_t piped = machine.piped();
-    if (!is_rewindable(from_.kind)) {
-      result.stranded.emplace(std::move(tools.store), buffered, piped);
+    const std::uint64_t buffered = job_.machine.buffered();
+    const std::uint64_t piped = job_.machine.piped();
+    if (!is_rewindable(job_.from.kind)) {
+      result.stranded.emplace(std::move(job_.tools.store), buffered, piped);
       return;
     }
-    if (from_.kind == Kind::file && !from_.positioned)
-      (void)sys::seek(from_.fd, -static_cast<std::int64_t>(buffered + piped), SEEK_CUR);
-    machine.rewind();
-    tools.store.recycle(piped);
+    if (job_.from.kind == Kind::file && !job_.from.positioned)
+      (void)sys::seek(job_.from.fd, -static_cast<std::int64_t>(buffered + piped), SEEK_CUR);
+    job_.machine.rewind();
+    job_.tools.store.recycle(piped);
   }
 
   [[gnu::always_inline]] void guard_sigpipe() noexcept {
     constexpr bool always = To == Kind::socket || To == Kind::pipe;
     constexpr bool sometimes = To == Kind::any || To == Kind::file;
     if constexpr (always || sometimes)
-      if (always || to_.kind == Kind::pipe || is_socket(to_.kind)) tools.sigpipe.begin();
+      if (always || job_.to.kind == Kind::pipe || is_socket(job_.to.kind)) job_.tools.sigpipe.begin();
   }
 
   template <Action action>
   void account(const Outcome& outcome) noexcept {
     const std::uint64_t n = outcome.count;
     if constexpr (action == Action::first) {
-      from_.template advance<From>(n);
-      if (outcome.place == Place::sink) to_.template advance<To>(n);
-      if (outcome.place == Place::buffer) tools.store.put_into_buffer(n);
+      job_.from.template advance<From>(n);
+      if (outcome.place == Place::sink) job_.to.template advance<To>(n);
+      if (outcome.place == Place::buffer) job_.tools.store.put_into_buffer(n);
     } else if constexpr (action == Action::spill) {
-      tools.store.put_into_buffer(n);
+      job_.tools.store.put_into_buffer(n);
     } else {
-      to_.template advance<To>(n);
-      if constexpr (action == Action::drain_buffer) tools.store.take_from_buffer(n);
+      job_.to.template advance<To>(n);
+      if constexpr (action == Action::drain_buffer) job_.tools.store.take_from_buffer(n);
     }
   }
 
@@ -198,54 +185,50 @@ class Mover {
 
   void look_at_size() noexcept {
     struct stat file;
-    source_size_ = sys::stat(from_.fd, file) == 0 ? static_cast<std::uint64_t>(file.st_size) : 0;
+    job_.source_size = sys::stat(job_.from.fd, file) == 0 ? static_cast<std::uint64_t>(file.st_size) : 0;
   }
   // Longer when the transfer began, and not merely a file whose size is a lie.
   [[nodiscard]] bool is_truncated() const noexcept {
-    if (from_.kind == Kind::mapping) return from_.left > 0;
-    if (!is_file(from_.kind) || source_size_ == to_end || machine.consumed() >= source_size_) return false;
-    const sys::Count at = from_.positioned ? static_cast<sys::Count>(from_.offset) : sys::seek(from_.fd, 0, SEEK_CUR);
+    if (job_.from.kind == Kind::mapping) return job_.from.left > 0;
+    if (!is_file(job_.from.kind) || job_.source_size == to_end || job_.machine.consumed() >= job_.source_size) return false;
+    const sys::Count at = job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
     struct stat file;
-    if (at < 0 || sys::stat(from_.fd, file) < 0) return false;
-    return static_cast<std::uint64_t>(at) < source_size_ && file.st_size <= at;
+    if (at < 0 || sys::stat(job_.from.fd, file) < 0) return false;
+    return static_cast<std::uint64_t>(at) < job_.source_size && file.st_size <= at;
   }
 
   // --- which end a direct hop failed at ---------------------------------------------------------------------------
 
   [[nodiscard]] Side blame(Cause cause) const noexcept {
-    if (is_memory(from_.kind)) return Side::sink;
-    if (is_memory(to_.kind)) return Side::source;
+    if (is_memory(job_.from.kind)) return Side::sink;
+    if (is_memory(job_.to.kind)) return Side::source;
     const bool sinks = cause.is(EPIPE) || cause.is(ENOSPC) || cause.is(EDQUOT) || cause.is(EFBIG) ||
                        cause.is(EMSGSIZE) || cause.is(EDESTADDRREQ) || cause.is(ETXTBSY);
     if (sinks) return Side::sink;
     if (cause.is(EISDIR)) return Side::source;
     if (cause.is(EBADF)) return is_readable_fd() ? Side::sink : Side::source;
-    if (is_file(from_.kind)) return cause.is(EIO) && !is_readable_here() ? Side::source : Side::sink;
-    return is_socket(to_.kind) ? Side::sink : Side::source;
+    if (is_file(job_.from.kind)) return cause.is(EIO) && !is_readable_here() ? Side::source : Side::sink;
+    return is_socket(job_.to.kind) ? Side::sink : Side::source;
   }
   [[nodiscard]] bool is_readable_fd() const noexcept {
-    const sys::Count flags = sys::status_flags(from_.fd);
+    const sys::Count flags = sys::status_flags(job_.from.fd);
     return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY && (flags & O_PATH) == 0;
   }
   [[nodiscard]] bool is_readable_here() const noexcept {
-    const sys::Count at = from_.positioned ? static_cast<sys::Count>(from_.offset) : sys::seek(from_.fd, 0, SEEK_CUR);
+    const sys::Count at = job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
     std::byte one;
-    return at >= 0 && sys::pread(from_.fd, &one, 1, static_cast<std::uint64_t>(at)) >= 0;
+    return at >= 0 && sys::pread(job_.from.fd, &one, 1, static_cast<std::uint64_t>(at)) >= 0;
   }
 
   // Whether the kernel may still read the caller's memory.
   [[nodiscard]] bool is_still_read() const noexcept {
-    if (tools.zerocopy_sends.outstanding() > 0) return true;
-    if (machine.mover() != Strategy::vmsplice || is_file(to_.kind)) return false;
+    if (job_.tools.zerocopy_sends.outstanding() > 0) return true;
+    if (job_.machine.mover() != Strategy::vmsplice || is_file(job_.to.kind)) return false;
     int queued = 0;
-    return to_.kind != Kind::pipe || ::ioctl(to_.fd, FIONREAD, &queued) != 0 || queued > 0;
+    return job_.to.kind != Kind::pipe || ::ioctl(job_.to.fd, FIONREAD, &queued) != 0 || queued > 0;
   }
 
-  Cursor& from_;
-  Cursor& to_;
-  std::uint64_t source_size_;
-  dev_t source_device_;
-  bool moved_ = false;  // a hop was made
+  Job& job_;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -5,66 +5,60 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/detail/candidates.hpp>  // the table
-#include <zerocopy/detail/wait.hpp>        // Limits
-#include <zerocopy/options.hpp>            // Options
-
-#include <array>  // what was learned about devices
+#include <zerocopy/detail/job.hpp>         // Job
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
-// Devices whose file system refused to share extents, so that it is asked once a thread and not once a file.
-class ReflinkRefusals {
- public:
-  [[nodiscard]] bool contains(dev_t device) const noexcept {
-    return std::find(devices_.begin(), devices_.end(), device) != devices_.end();
-  }
-  void add(dev_t device) noexcept {
-    if (!contains(device)) devices_[next_++ % devices_.size()] = device;
-  }
-
- private:
-  std::array<dev_t, 8> devices_{};
-  std::size_t next_ = 0;
-};
-inline thread_local constinit ReflinkRefusals reflink_refusals;
-
-inline constexpr std::uint64_t smallest_reflink = 64 * 1024;        // below, a copy is faster
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
-
-struct Plan {
-  Cause cause{};  // the request is bad, or nothing can serve it; nothing may be moved
-  Side side = Side::none;
-  bool poll_before_splice = false;
-  std::uint64_t source_size = to_end;  // of a file source, where it was looked at
-  dev_t source_device = 0;
-};
 
 template <Kind From, Kind To>
 class Planner {
  public:
-  Planner(Cursor& from, Cursor& to, const Options& options, const Limits& limits, Machine& machine, Plan& plan) noexcept
-      : from_(from), to_(to), options_(options), limits_(limits), machine_(machine), plan_(plan) {}
+  explicit Planner(Job& job) noexcept : job_(job) {}
 
-  // False, and `plan.cause`, when nothing may be moved.
-  [[gnu::always_inline]] bool make() noexcept {
-    if (!check()) return false;
-    Machine::Setup& setup = machine_.setup;
-    setup.asked = From == Kind::range ? std::min(options_.length, from_.left) : options_.length;
-    setup.limit = std::min(setup.asked, to_.left);
-    if (to_.kind == Kind::messages) {
+  // Sets the machine up; where nothing may be moved it has failed, or is at its end.
+  [[gnu::always_inline]] void make() noexcept {
+    if (!check()) return;
+    const Options& options = job_.options;
+    Machine::Setup& setup = job_.machine.setup;
+    setup.asked = From == Kind::range ? std::min(options.length, job_.from.left) : options.length;
+    setup.limit = std::min(setup.asked, job_.to.left);
+    if (job_.to.kind == Kind::messages) {
       setup.message_sink = true;
-      setup.collect = from_.kind != Kind::messages && !is_memory(from_.kind);
+      setup.collect = job_.from.kind != Kind::messages && !is_memory(From);
     }
-    setup.socket_source = is_socket(from_.kind);
+    setup.socket_source = is_socket(job_.from.kind);
     setup.memory_source = is_memory(From);
-    setup.forced = options_.strategy.has_value();
-    return setup.limit == 0 || choose();
+    setup.forced = options.strategy.has_value();
+    if (setup.limit > 0) choose();
+  }
+
+  // Whether both ends are one file whose ranges overlap: the check that copy_file_range makes by itself. False when it has
+  // failed.
+  bool check_same_file() noexcept {
+    job_.same_file_unchecked = false;
+    const bool same = is_same_inode();
+    if (job_.machine.cause()) return false;
+    correct_kind(job_.from, from_stat_);
+    correct_kind(job_.to, to_stat_);
+    if (!same || !is_file(job_.from.kind) || !is_file(job_.to.kind)) return true;
+    // What was appended by now is not part of the source.
+    if (job_.moved) return job_.machine.on(Action::first, Outcome::end()), true;
+    const auto size = static_cast<std::uint64_t>(from_stat_.st_size);
+    std::uint64_t in = 0;
+    std::uint64_t out = 0;
+    if (!offset_of(job_.from, in, Side::source) || !offset_of(job_.to, out, Side::sink)) return false;
+    if (To != Kind::range && (sys::status_flags(job_.to.fd) & O_APPEND) != 0) out = size;
+    const std::uint64_t there = in < size ? size - in : 0;
+    const std::uint64_t length = std::min({job_.options.length, job_.from.left, job_.to.left, there});
+    if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
+    job_.to.left = std::min(job_.to.left, length);
+    return true;
   }
 
  private:
   bool bad(Cause cause, Side side) noexcept {
-    plan_.cause = cause;
-    plan_.side = side;
+    job_.machine.fail(cause, side);
     return false;
   }
   bool bad(sys::Count error, Side side) noexcept { return bad(Cause(static_cast<int>(-error)), side); }
@@ -72,10 +66,10 @@ class Planner {
   // --- is the request sound? --------------------------------------------------------------------------------------
 
   [[gnu::always_inline]] bool check() noexcept {
-    return check_end<From>(from_, Side::source) && check_end<To>(to_, Side::sink) && check_sink_range() && check_same();
+    return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() && check_same();
   }
   template <Kind K>
-  bool check_end(Cursor& end, Side side) noexcept {
+  [[gnu::always_inline]] bool check_end(Cursor& end, Side side) noexcept {
     if constexpr (is_memory(K) || K == Kind::in_flight) return true;
     if (end.fd < 0) return bad(Cause(EBADF), side);
     if constexpr (K == Kind::range) {
@@ -89,7 +83,7 @@ class Planner {
       if (end.kind == Kind::messages && side == Side::source) return find_domain(end);
     return true;
   }
-  bool find_kind(Cursor& end, Side side) noexcept {
+  [[gnu::always_inline]] bool find_kind(Cursor& end, Side side) noexcept {
     const struct stat* const found = look_at(end, side);
     if (found == nullptr) return false;
     switch (found->st_mode & S_IFMT) {
@@ -112,7 +106,7 @@ class Planner {
     return true;
   }
   // One fstat an end, at the most. Null when it failed, or for a directory.
-  const struct stat* look_at(const Cursor& end, Side side) noexcept {
+  [[gnu::always_inline]] const struct stat* look_at(const Cursor& end, Side side) noexcept {
     struct stat& found = side == Side::source ? from_stat_ : to_stat_;
     bool& known = side == Side::source ? from_known_ : to_known_;
     if (known) return &found;
@@ -123,7 +117,7 @@ class Planner {
   }
   bool check_sink_range() noexcept {
     if constexpr (To == Kind::range) {
-      const sys::Count flags = sys::status_flags(to_.fd);
+      const sys::Count flags = sys::status_flags(job_.to.fd);
       if (flags < 0) return bad(flags, Side::sink);
       if ((flags & O_APPEND) != 0) return bad(Cause(Errc::offset_with_append), Side::sink);
     }
@@ -133,36 +127,27 @@ class Planner {
   bool check_same() noexcept {
     if constexpr (is_memory(From) || is_memory(To) || From == Kind::in_flight) return true;
     constexpr bool ranges = From == Kind::range || To == Kind::range;
-    if (!ranges && from_.fd == to_.fd) return bad(Cause(Errc::same_file), Side::sink);
+    if (!ranges && job_.from.fd == job_.to.fd) return bad(Cause(Errc::same_file), Side::sink);
     constexpr bool can_be_files = (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any);
     constexpr bool can_be_pipes = (From == Kind::pipe || From == Kind::any) && (To == Kind::pipe || To == Kind::any);
     if constexpr (can_be_files)
-      if (is_file(from_.kind) && is_file(to_.kind)) return check_same_file();
+      if (is_file(job_.from.kind) && is_file(job_.to.kind)) return leaves_check_to_the_kernel() || check_same_file();
     if constexpr (can_be_pipes)
-      if (from_.kind == Kind::pipe && to_.kind == Kind::pipe) return !is_same_inode() ? !plan_.cause : bad(Cause(Errc::same_file), Side::sink);
-    return true;
+      if (job_.from.kind == Kind::pipe && job_.to.kind == Kind::pipe && is_same_inode())
+        return bad(Cause(Errc::same_file), Side::sink);
+    return !job_.machine.cause();
+  }
+  // With a length given, and copy_file_range first: it says EINVAL to overlapping ranges.
+  bool leaves_check_to_the_kernel() noexcept {
+    const Options& options = job_.options;
+    constexpr auto by_kernel = Strategy::copy_file_range;
+    const bool first = options.strategy ? options.strategy == by_kernel : options.allow.contains(by_kernel);
+    return job_.same_file_unchecked = first && options.length != to_end && !from_known_;
   }
   // False also when it can't be known, with a cause.
   bool is_same_inode() noexcept {
-    return look_at(from_, Side::source) != nullptr && look_at(to_, Side::sink) != nullptr &&
+    return look_at(job_.from, Side::source) != nullptr && look_at(job_.to, Side::sink) != nullptr &&
            from_stat_.st_dev == to_stat_.st_dev && from_stat_.st_ino == to_stat_.st_ino;
-  }
-  bool check_same_file() noexcept {
-    const bool same = is_same_inode();
-    if (plan_.cause) return false;
-    correct_kind(from_, from_stat_);
-    correct_kind(to_, to_stat_);
-    if (!same || !is_file(from_.kind) || !is_file(to_.kind)) return true;
-    const auto size = static_cast<std::uint64_t>(from_stat_.st_size);
-    std::uint64_t in = 0;
-    std::uint64_t out = 0;
-    if (!offset_of(from_, in, Side::source) || !offset_of(to_, out, Side::sink)) return false;
-    if (To != Kind::range && (sys::status_flags(to_.fd) & O_APPEND) != 0) out = size;
-    const std::uint64_t there = in < size ? size - in : 0;
-    const std::uint64_t length = std::min({options_.length, from_.left, to_.left, there});
-    if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
-    to_.left = std::min(to_.left, length);  // what is appended now is not part of the source
-    return true;
   }
   // A File can be open on something that is no file.
   static void correct_kind(Cursor& end, const struct stat& found) noexcept {
@@ -181,18 +166,14 @@ class Planner {
   // --- which strategies, in which order? ---------------------------------------------------------------------------
 
   [[gnu::always_inline]] bool choose() noexcept {
-    if constexpr (is_file(From) || From == Kind::any) {
-      if (from_known_ && is_file(from_.kind)) {
-        plan_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
-        plan_.source_device = from_stat_.st_dev;
-      }
-    }
-    Machine::Setup& setup = machine_.setup;
-    const Candidates& serving = candidate_table(from_.kind, to_.kind);
+    if constexpr (is_file(From) || From == Kind::any)
+      if (from_known_ && is_file(job_.from.kind)) job_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
+    Machine::Setup& setup = job_.machine.setup;
+    const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
     strike(serving.set);
     const StrategySet struck = not_allowed_ | shares_ | uncuttable_;
-    if (options_.strategy) {
-      const Strategy forced = *options_.strategy;
+    if (job_.options.strategy) {
+      const Strategy forced = *job_.options.strategy;
       if (!(serving.set - struck).contains(forced)) return refuse(forced, serving.set);
       setup.order = {forced};
     } else {
@@ -208,15 +189,13 @@ class Planner {
 
   // What can't be used with these options, and what does not pay.
   [[gnu::always_inline]] void strike(StrategySet serving) noexcept {
-    not_allowed_ = serving - options_.allow;
+    not_allowed_ = serving - job_.options.allow;
     constexpr Aliasing usual = From == Kind::memory ? Aliasing::snapshot : Aliasing::shared;
-    const Aliasing wanted = options_.aliasing == Aliasing::automatic ? usual : options_.aliasing;
+    const Aliasing wanted = job_.options.aliasing == Aliasing::automatic ? usual : job_.options.aliasing;
     if (wanted == Aliasing::snapshot && !is_unchangeable()) shares_ = serving & sharing();
-    if (limits_.limited() && is_socket(to_.kind) && is_blocking(to_)) uncuttable_ = serving & uncuttable;
-    if constexpr (is_file(To) || To == Kind::any)
-      if (serving.contains(Strategy::reflink) && !is_reflink_worth_it()) not_worth_it_.insert(Strategy::reflink);
+    if (job_.limits.limited() && is_socket(job_.to.kind) && is_blocking(job_.to)) uncuttable_ = serving & uncuttable;
     if constexpr (From == Kind::memory)
-      if (from_.left < smallest_zerocopy_send) not_worth_it_.insert(Strategy::send_zerocopy);
+      if (job_.from.left < smallest_zerocopy_send) not_worth_it_.insert(Strategy::send_zerocopy);
   }
   bool refuse(Strategy forced, StrategySet serving) noexcept {
     Errc why = Errc::not_for_this_pair;
@@ -225,17 +204,17 @@ class Planner {
             : shares_.contains(forced)    ? Errc::snapshot_needed
                                           : Errc::would_block_uncut;
     }
-    machine_.pass_over(forced, Cause(why));
+    job_.machine.pass_over(forced, Cause(why));
     return bad(Cause(Errc::strategy_unavailable), Side::none);
   }
   void leave_out(StrategySet struck) noexcept {
-    const StrategyList all = machine_.setup.order;
-    machine_.setup.order = {};
+    const StrategyList all = job_.machine.setup.order;
+    job_.machine.setup.order = {};
     for (std::size_t i = 0; i < all.size; ++i) {
       const Strategy s = all.items[i];
-      if (!struck.contains(s)) machine_.setup.order.add(s);
+      if (!struck.contains(s)) job_.machine.setup.order.add(s);
       // A better way that the descriptor's own flags rule out is worth telling.
-      if (uncuttable_.contains(s)) machine_.pass_over(s, Cause(Errc::would_block_uncut));
+      if (uncuttable_.contains(s)) job_.machine.pass_over(s, Cause(Errc::would_block_uncut));
     }
   }
 
@@ -245,35 +224,25 @@ class Planner {
   // The strategies that pass the source's own pages on.
   [[nodiscard]] StrategySet sharing() const noexcept {
     StrategySet set{Strategy::vmsplice, Strategy::send_zerocopy};
-    if (is_file(from_.kind) && !is_file(to_.kind)) set.insert(Strategy::sendfile).insert(Strategy::splice);
+    if (is_file(job_.from.kind) && !is_file(job_.to.kind)) set.insert(Strategy::sendfile).insert(Strategy::splice);
     return set;
   }
   // A memfd sealed against writing and shrinking.
   [[nodiscard]] bool is_unchangeable() const noexcept {
-    if (from_.fd < 0 || is_memory(from_.kind)) return false;
-    const int seals = ::fcntl(from_.fd, F_GET_SEALS);
+    if (job_.from.fd < 0 || is_memory(job_.from.kind)) return false;
+    const int seals = ::fcntl(job_.from.fd, F_GET_SEALS);
     return seals >= 0 && (seals & F_SEAL_WRITE) != 0 && (seals & F_SEAL_SHRINK) != 0;
   }
   static bool is_blocking(const Cursor& end) noexcept {
     const sys::Count flags = sys::status_flags(end.fd);
     return flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
-  [[nodiscard]] bool is_reflink_worth_it() const noexcept {
-    return from_known_ && to_known_ && static_cast<std::uint64_t>(from_stat_.st_size) >= smallest_reflink &&
-           machine_.setup.limit >= smallest_reflink && from_stat_.st_dev == to_stat_.st_dev &&
-           !reflink_refusals.contains(from_stat_.st_dev);
-  }
   void look_at_socket_source() noexcept {
-    if (is_socket(from_.kind) && machine_.setup.order.contains(Strategy::splice))
-      plan_.poll_before_splice = is_blocking(from_);
+    if (is_socket(job_.from.kind) && job_.machine.setup.order.contains(Strategy::splice))
+      job_.tools.poll_before_splice = is_blocking(job_.from);
   }
 
-  Cursor& from_;
-  Cursor& to_;
-  const Options& options_;
-  const Limits& limits_;
-  Machine& machine_;
-  Plan& plan_;
+  Job& job_;
   StrategySet not_allowed_;
   StrategySet shares_;
   StrategySet uncuttable_;

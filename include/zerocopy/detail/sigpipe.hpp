@@ -50,7 +50,7 @@ class SigpipeBlock {
   }
 
  private:
-  void block() noexcept {
+  [[gnu::always_inline]] void block() noexcept {
     const KernelMask only = sigpipe_bit;
     ::syscall(SYS_rt_sigprocmask, SIG_BLOCK, &only, &before_, sizeof(KernelMask));
     active_ = true;

@@ -17,17 +17,15 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 using Clock = std::chrono::steady_clock;
 
-// The limits of one transfer. A transfer without limits reads the clock twice: at its start and at its end.
+// The limits of one transfer. A transfer without limits never reads the clock.
 class Limits {
  public:
   explicit Limits(const Options& options) noexcept
-      : options_(&options),
-        limited_(options.deadline || options.idle_timeout || options.stop.stop_possible()),
-        start_(Clock::now()),
-        last_byte_(start_) {}
+      : options_(&options), limited_(options.deadline || options.idle_timeout || options.stop.stop_possible()) {
+    progressed();
+  }
 
   [[nodiscard]] bool limited() const noexcept { return limited_; }
-  [[nodiscard]] Clock::time_point start() const noexcept { return start_; }
   [[nodiscard]] const std::stop_token& stop() const noexcept { return options_->stop; }
   [[nodiscard]] bool stop_requested() const noexcept { return limited_ && options_->stop.stop_requested(); }
   void progressed() noexcept {
@@ -51,8 +49,7 @@ class Limits {
  private:
   const Options* options_;
   bool limited_;
-  Clock::time_point start_;
-  Clock::time_point last_byte_;
+  Clock::time_point last_byte_;  // or the start; with an idle timeout only
 };
 
 enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, sink_dead };
@@ -112,7 +109,8 @@ class Waiter {
     if (!set) return 0;
     epoll_event event{static_cast<std::uint32_t>(ends[0].events) | EPOLLET, {}};
     (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, ends[0].fd, &event);
-    (void)::epoll_wait(set.get(), &event, 1, 0);  // the edge of being added
+    // The first event is that of being added: what is ready now, and the standing error.
+    if (::epoll_wait(set.get(), &event, 1, 0) == 1 && (event.events & ~std::uint32_t{EPOLLERR}) != 0) return 1;
     pollfd both[2] = {{set.get(), POLLIN, 0}, {ends[2].fd, POLLIN, 0}};
     const int n = ::poll(both, 2, timeout);
     ends[0].revents = both[0].revents;
