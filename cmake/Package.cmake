@@ -8,7 +8,7 @@ install(FILES ${PROJECT_BINARY_DIR}/zerocopyConfig.cmake ${PROJECT_BINARY_DIR}/z
               cmake/Findliburing.cmake DESTINATION ${package_dir})
 
 # The .pc files find the prefix from where they lie, so that an installed tree can be moved.
-file(RELATIVE_PATH up /${CMAKE_INSTALL_DATADIR}/pkgconfig /)
+file(RELATIVE_PATH prefix_of_pkgconfig /${CMAKE_INSTALL_DATADIR}/pkgconfig /)
 function(zerocopy_pkg_config name requires definitions)
   configure_file(cmake/zerocopy.pc.in ${name}.pc @ONLY)
   install(FILES ${PROJECT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

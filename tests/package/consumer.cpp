@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <span>
 
 #ifdef CONSUMER_FORMAT
 #include <zerocopy/format.hpp>
@@ -16,9 +17,12 @@ int main() {
   std::array<std::byte, 3> arrived{};
 
   const auto file = zc::File::temporary();
-  zc::transfer(std::span(sent), file);
-  const auto result = zc::transfer(file.range(0), std::span(arrived));
+  const auto stored = zc::transfer(std::span(sent), file);
+  const auto loaded = zc::transfer(file.range(0), std::span(arrived));
 
-  std::printf("zerocopy %s: %llu bytes\n", ZEROCOPY_VERSION, static_cast<unsigned long long>(result.delivered));
-  return arrived == sent ? 0 : 1;
+#ifdef CONSUMER_FORMAT
+  std::puts(fmt::format("{}, {}", stored, loaded).c_str());
+#endif
+  std::printf("zerocopy %s\n", ZEROCOPY_VERSION);
+  return stored.delivered == sent.size() && loaded.delivered == sent.size() && arrived == sent ? 0 : 1;
 }
