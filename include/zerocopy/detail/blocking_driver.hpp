@@ -82,13 +82,14 @@ class BlockingDriver {
   }
   void wait_for_all_completions() noexcept {
     auto& sends = job_.tools.zerocopy_sends;
-    const bool lost = job_.machine.reason() == StopReason::sink_closed;
-    for (sends.reap(); sends.outstanding() > 0 && !lost; sends.reap()) {
-      auto& sends = job_.tools.zerocopy_sends;
-    if (sends.outstanding() > 0) sends.reap();  // completions that are here would end every wait at once
-    const bool completions = sends.outstanding() > 0;
-    const Woke woke = Waiter::wait(job_.to.fd, 0, -1, false, job_.limits);
-      if (woke == Woke::timed_out || woke == Woke::stopped) return;
+    bool learned = true;  // a wake-up without a completion: an error or a hang-up stands
+    for (sends.reap(); sends.outstanding() > 0; sends.reap()) {
+      const std::uint64_t before = sends.outstanding();
+      const Woke woke = Waiter::wait(job_.to.fd, 0, -1, !learned, job_.limits);
+      if (woke == Woke::timed_out || woke == Woke::stopped || job_.machine.side() == Side::sink) return;
+      sends.reap();
+      if (woke == Woke::ready && !learned && sends.outstanding() == before) return;  // the socket is dead
+      learned = woke != Woke::ready || sends.outstanding() < before;
     }
   }
 
