@@ -49,6 +49,9 @@ TEST_CASE("a transfer allocates nothing on the heap once the thread's pipe is wa
     for (const bool limited : {false, true}) {
       for (int round = 0; round < 2; ++round) {
         FdPair pair = unix_pair();
+        set_nonblocking(pair.one.get(), true);
+        FdPair source = unix_pair();
+        write_all(source.other.get(), pattern(0, 5000));
         zc::Options options{.strategy = s};
         std::stop_source stop;
         if (limited) {
@@ -60,7 +63,7 @@ TEST_CASE("a transfer allocates nothing on the heap once the thread's pipe is wa
         counting = round == 1;
         std::ignore = zc::transfer(from.range(0), to.range(0), options, ec);
         std::ignore = zc::transfer(from.range(0), pair.one, options, ec);
-        std::ignore = zc::transfer(pair.other, to.range(0), {.strategy = s, .length = 5000}, ec);
+        std::ignore = zc::transfer(source.one, to.range(0), {.strategy = s, .length = 5000}, ec);
         std::ignore = zc::transfer(from.range(0), std::span(memory), options, ec);
         std::ignore = zc::transfer(std::span<const std::byte>(memory).first(1000), pair.one, options, ec);
         counting = false;
