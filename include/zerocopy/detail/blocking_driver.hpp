@@ -100,10 +100,8 @@ class BlockingDriver {
 template <Kind From, Kind To>
 [[gnu::always_inline]] inline void run_blocking(Job& job, TransferResult& result) noexcept {
   Planner<From, To>(job).make();
-  if (job.machine.setup.limit > 0) {
-    if (job.limits.limited()) BlockingDriver<From, To>(job).obey_limits();
-    BlockingDriver<From, To>(job).run();
-  }
+  if (job.limits.limited() && job.machine.setup.limit > 0) BlockingDriver<From, To>(job).obey_limits();
+  BlockingDriver<From, To>(job).run();
   Mover<From, To>(job).conclude(result);
 }
 

@@ -69,7 +69,7 @@ constexpr bool trusts_end(Strategy s, bool socket_source, bool moved_before) noe
 }
 // A short count means that the end is near: the proof of the end takes the place of another call.
 constexpr bool is_capped_by_size(Strategy s) noexcept {
-  return s == Strategy::copy_file_range || s == Strategy::reflink || s == Strategy::mmap_write;
+  return s == Strategy::copy_file_range || s == Strategy::reflink;
 }
 
 class Machine {
@@ -79,6 +79,7 @@ class Machine {
     std::uint64_t asked = to_end;   // what the caller asked for
     StrategyList order;             // never empty
     bool forced = false;            // one strategy, no fallback
+    bool ends_at_limit = false;     // the limit is where the source ended when the transfer began
     bool message_sink = false;
     bool collect = false;           // bytes into one message: fill it whole, then send it
     bool socket_source = false;
@@ -187,6 +188,7 @@ class Machine {
   [[nodiscard]] constexpr bool refuses_pipe() const noexcept { return is(pipe_refused) || setup.refuse_pipe; }
 
   constexpr Action finish_at_limit() noexcept {
+    if (setup.ends_at_limit) return finish_at_end();
     stop(StopReason::complete, {}, Side::none);
     return Action::finish;
   }

@@ -21,8 +21,11 @@ class Planner {
     if (!check()) return;
     const Options& options = job_.options;
     Machine::Setup& setup = job_.machine.setup;
-    setup.asked = From == Kind::range ? std::min(options.length, job_.from.left) : options.length;
-    setup.limit = std::min(setup.asked, job_.to.left);
+    // What the source can give is its range's length, or what there was of it where one file is both ends.
+    const std::uint64_t source_left = From == Kind::range ? std::min(job_.from.left, clipped_to_) : clipped_to_;
+    setup.asked = From == Kind::range && options.length == to_end ? job_.from.left : options.length;
+    setup.limit = std::min({setup.asked, source_left, job_.to.left});
+    setup.ends_at_limit = setup.limit == source_left && setup.limit < setup.asked;
     if (job_.to.kind == Kind::messages) {
       setup.message_sink = true;
       setup.collect = job_.from.kind != Kind::messages && !is_memory(From);
@@ -52,7 +55,7 @@ class Planner {
     const std::uint64_t there = in < size ? size - in : 0;
     const std::uint64_t length = std::min({job_.options.length, job_.from.left, job_.to.left, there});
     if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
-    job_.to.left = std::min(job_.to.left, length);
+    clipped_to_ = length;
     return true;
   }
 
@@ -170,11 +173,14 @@ class Planner {
       if (from_known_ && is_file(job_.from.kind)) job_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
     Machine::Setup& setup = job_.machine.setup;
     const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
-    strike(serving.set);
+    StrategySet serves = serving.set;
+    if constexpr (From == Kind::in_flight)
+      if (job_.machine.buffered() > 0) serves.erase(Strategy::splice);  // not all that is in flight is in the pipe
+    strike(serves);
     const StrategySet struck = not_allowed_ | shares_ | uncuttable_;
     if (job_.options.strategy) {
       const Strategy forced = *job_.options.strategy;
-      if (!(serving.set - struck).contains(forced)) return refuse(forced, serving.set);
+      if (!(serves - struck).contains(forced)) return refuse(forced, serves);
       setup.order = {forced};
     } else {
       setup.order = serving.list;
@@ -243,6 +249,7 @@ class Planner {
   }
 
   Job& job_;
+  std::uint64_t clipped_to_ = to_end;  // where one file is both ends: the source as it is now
   StrategySet not_allowed_;
   StrategySet shares_;
   StrategySet uncuttable_;
