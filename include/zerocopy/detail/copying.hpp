@@ -18,8 +18,8 @@ inline bool is_ready(int fd, short events) noexcept {
   return ::poll(&end, 1, 0) != 0;
 }
 
-// A pipe on which the flags of preadv2 don't work (a FIFO, an old kernel), or a device: what poll announces is there,
-// and a writable pipe has room for PIPE_BUF bytes.
+// Where the flags of preadv2 don't work (FIFOs, ttys, old kernels): what poll announces is there, and a writable pipe has
+// room for PIPE_BUF bytes.
 inline sys::Count polled_read(int fd, void* data, std::uint64_t n) noexcept {
   return is_ready(fd, POLLIN) ? sys::read(fd, data, n) : -EAGAIN;
 }
@@ -27,22 +27,23 @@ inline sys::Count polled_write(int fd, const void* data, std::uint64_t n) noexce
   return is_ready(fd, POLLOUT) ? sys::write(fd, data, std::min<std::uint64_t>(n, PIPE_BUF)) : -EAGAIN;
 }
 
-inline sys::Count read_pipe(int fd, void* data, std::uint64_t n, Tools& tools) noexcept {
-  if (tools.pipe_read_flags != 0) {
-    const sys::Count got = sys::read_flagged(fd, data, n, tools.pipe_read_flags);
+// Pipes, FIFOs and devices.
+inline sys::Count read_stream(int fd, void* data, std::uint64_t n, Tools& tools) noexcept {
+  if (tools.read_flags != 0) {
+    const sys::Count got = sys::read_flagged(fd, data, n, tools.read_flags);
     if (got != -EOPNOTSUPP) return got;
-    tools.pipe_read_flags = 0;
+    tools.read_flags = 0;
   }
   return polled_read(fd, data, n);
 }
 
-inline sys::Count write_pipe(int fd, const void* data, std::uint64_t n, Tools& tools) noexcept {
-  while (tools.pipe_write_flags != 0) {
-    const bool may_raise = (tools.pipe_write_flags & rwf_nosignal) == 0;
+inline sys::Count write_stream(int fd, const void* data, std::uint64_t n, Tools& tools) noexcept {
+  while (tools.write_flags != 0) {
+    const bool may_raise = (tools.write_flags & rwf_nosignal) == 0;
     if (may_raise) tools.sigpipe.begin(), tools.sigpipe.suspect();
-    const sys::Count put = sys::write_flagged(fd, data, n, tools.pipe_write_flags);
+    const sys::Count put = sys::write_flagged(fd, data, n, tools.write_flags);
     if (put != -EOPNOTSUPP) return put;
-    tools.pipe_write_flags = may_raise ? 0 : RWF_NOWAIT;
+    tools.write_flags = may_raise ? 0 : RWF_NOWAIT;
   }
   tools.sigpipe.begin();
   tools.sigpipe.suspect();
@@ -53,10 +54,9 @@ inline sys::Count read_from(const Cursor& from, void* data, std::uint64_t n, Too
   switch (from.kind) {
     case Kind::file: return from.positioned ? sys::pread(from.fd, data, n, from.offset) : sys::read(from.fd, data, n);
     case Kind::range: return sys::pread(from.fd, data, n, from.offset);
-    case Kind::pipe: return read_pipe(from.fd, data, n, tools);
     case Kind::socket:
     case Kind::messages: return sys::recv(from.fd, data, n, MSG_DONTWAIT);
-    default: return polled_read(from.fd, data, n);
+    default: return read_stream(from.fd, data, n, tools);
   }
 }
 
@@ -64,11 +64,10 @@ inline sys::Count write_to(const Cursor& to, const void* data, std::uint64_t n, 
   switch (to.kind) {
     case Kind::file: return to.positioned ? sys::pwrite(to.fd, data, n, to.offset) : sys::write(to.fd, data, n);
     case Kind::range: return sys::pwrite(to.fd, data, n, to.offset);
-    case Kind::pipe: return write_pipe(to.fd, data, n, tools);
     case Kind::socket:
     case Kind::messages: return sys::send(to.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     case Kind::memory: return std::memmove(to.data, data, n), static_cast<sys::Count>(n);
-    default: return polled_write(to.fd, data, n);
+    default: return write_stream(to.fd, data, n, tools);
   }
 }
 

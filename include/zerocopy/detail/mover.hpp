@@ -100,7 +100,7 @@ class Mover {
   }
   // A hop that moved nothing.
   void report(Action action, Outcome outcome) noexcept {
-    if (outcome.verdict == Verdict::failed && outcome.side == Side::none) outcome.side = blame(outcome.cause);
+    if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
       return job_.machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
     job_.machine.on(action, outcome);

@@ -33,8 +33,8 @@ struct Outcome {
   }
   static constexpr Outcome blocked(Side side) noexcept { return {Verdict::blocked, Place::sink, side, true, {}, 0}; }
   static constexpr Outcome end() noexcept { return {Verdict::end, Place::sink, Side::none, true, {}, 0}; }
-  static constexpr Outcome unsupported(Cause cause) noexcept {
-    return {Verdict::unsupported, Place::sink, Side::none, true, cause, 0};
+  static constexpr Outcome unsupported(Cause cause, Side side = Side::none) noexcept {
+    return {Verdict::unsupported, Place::sink, side, true, cause, 0};
   }
   static constexpr Outcome failed(Cause cause, Side side) noexcept {
     return {Verdict::failed, Place::sink, side, true, cause, 0};

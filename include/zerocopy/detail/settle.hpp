@@ -18,11 +18,12 @@ constexpr Side blocking_side(Place place, const Cursor& from, const Cursor& to) 
 // What an errno means for a strategy, as an outcome.
 inline Outcome settle_error(Strategy strategy, Place place, const Cursor& from, const Cursor& to, int error) noexcept {
   const bool mapped = strategy == Strategy::mmap_write || from.kind == Kind::mapping;
+  const Side side = place == Place::sink ? Side::none : Side::source;
   switch (verdict(strategy, error, mapped)) {
     case Verdict::blocked: return Outcome::blocked(blocking_side(place, from, to));
     case Verdict::end: return Outcome::end();
-    case Verdict::unsupported: return Outcome::unsupported(Cause(error));
-    default: return Outcome::failed(Cause(error), place == Place::sink ? Side::none : Side::source);
+    case Verdict::unsupported: return Outcome::unsupported(Cause(error), side);
+    default: return Outcome::failed(Cause(error), side);
   }
 }
 

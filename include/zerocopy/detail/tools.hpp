@@ -19,8 +19,8 @@ struct Tools {
   Window window;
   ZerocopySends zerocopy_sends;
   SigpipeBlock sigpipe;
-  int pipe_write_flags = RWF_NOWAIT | rwf_nosignal;  // those that the kernel has not refused
-  int pipe_read_flags = RWF_NOWAIT;
+  int write_flags = RWF_NOWAIT | rwf_nosignal;  // for pipes and devices: those that the kernel has not refused
+  int read_flags = RWF_NOWAIT;
   bool more = false;                 // the last bytes are not the last ones of the sink
   bool poll_before_splice = false;   // the source is a blocking socket
 };
