@@ -21,7 +21,7 @@ enum class Aliasing : std::uint8_t {
   snapshot,   ///< later writes to the source never show at the receiver
 };
 
-/// What to do, and how long it may take. Fields keep this order; new ones come at the end of their group.
+/// What to do, and how long it may take: an aggregate for designated initializers, which name fields in this order.
 struct Options {
   /// Forces one strategy: it runs, or the transfer fails with `strategy_unavailable` and the trail says why.
   std::optional<Strategy> strategy{};

@@ -42,17 +42,17 @@ inline Count retry(Call call) noexcept {
 // A null `offset` means: from the file's own position, which moves. Otherwise the position stays.
 
 inline Count sendfile(int out, int in, off_t* offset, std::uint64_t n) noexcept {
-  return retry([&] { return ::sendfile(out, in, offset, clamp(n)); });
+  return retry([=] { return ::sendfile(out, in, offset, clamp(n)); });
 }
 inline Count copy_file_range(int in, off_t* in_offset, int out, off_t* out_offset, std::uint64_t n) noexcept {
-  return retry([&] { return ::copy_file_range(in, in_offset, out, out_offset, clamp(n), 0); });
+  return retry([=] { return ::copy_file_range(in, in_offset, out, out_offset, clamp(n), 0); });
 }
 inline Count splice(int in, off_t* in_offset, int out, off_t* out_offset, std::uint64_t n, unsigned flags) noexcept {
-  return retry([&] { return ::splice(in, in_offset, out, out_offset, clamp(n), flags); });
+  return retry([=] { return ::splice(in, in_offset, out, out_offset, clamp(n), flags); });
 }
 inline Count vmsplice(int out, const void* data, std::uint64_t n, unsigned flags) noexcept {
   const iovec part{const_cast<void*>(data), clamp(n)};
-  return retry([&] { return ::vmsplice(out, &part, 1, flags); });
+  return retry([=] { return ::vmsplice(out, &part, 1, flags); });
 }
 // FICLONERANGE; <linux/fs.h>, which names it, can't be included beside glibc 2.36's <sys/mount.h>.
 struct CloneRange {
@@ -66,40 +66,40 @@ inline constexpr unsigned long clone_range_request = _IOW(0x94, 13, CloneRange);
 // Shares `n` bytes of extents. 0 on success: the ioctl moves all or nothing.
 inline Count clone_range(int in, std::uint64_t in_offset, int out, std::uint64_t out_offset, std::uint64_t n) noexcept {
   const CloneRange range{in, in_offset, n, out_offset};
-  return retry([&] { return ::ioctl(out, clone_range_request, &range); });
+  return retry([=] { return ::ioctl(out, clone_range_request, &range); });
 }
 inline Count read(int fd, void* data, std::uint64_t n) noexcept {
-  return retry([&] { return ::read(fd, data, clamp(n)); });
+  return retry([=] { return ::read(fd, data, clamp(n)); });
 }
 inline Count pread(int fd, void* data, std::uint64_t n, std::uint64_t offset) noexcept {
-  return retry([&] { return ::pread(fd, data, clamp(n), static_cast<off_t>(offset)); });
+  return retry([=] { return ::pread(fd, data, clamp(n), static_cast<off_t>(offset)); });
 }
 inline Count write(int fd, const void* data, std::uint64_t n) noexcept {
-  return retry([&] { return ::write(fd, data, clamp(n)); });
+  return retry([=] { return ::write(fd, data, clamp(n)); });
 }
 inline Count pwrite(int fd, const void* data, std::uint64_t n, std::uint64_t offset) noexcept {
-  return retry([&] { return ::pwrite(fd, data, clamp(n), static_cast<off_t>(offset)); });
+  return retry([=] { return ::pwrite(fd, data, clamp(n), static_cast<off_t>(offset)); });
 }
 // At the file's own position, with RWF_ flags.
 inline Count read_flagged(int fd, void* data, std::uint64_t n, int flags) noexcept {
   const iovec part{data, clamp(n)};
-  return retry([&] { return ::preadv2(fd, &part, 1, -1, flags); });
+  return retry([=] { return ::preadv2(fd, &part, 1, -1, flags); });
 }
 inline Count write_flagged(int fd, const void* data, std::uint64_t n, int flags) noexcept {
   const iovec part{const_cast<void*>(data), clamp(n)};
-  return retry([&] { return ::pwritev2(fd, &part, 1, -1, flags); });
+  return retry([=] { return ::pwritev2(fd, &part, 1, -1, flags); });
 }
 inline Count recv(int fd, void* data, std::uint64_t n, int flags) noexcept {
-  return retry([&] { return ::recv(fd, data, clamp(n), flags); });
+  return retry([=] { return ::recv(fd, data, clamp(n), flags); });
 }
 inline Count send(int fd, const void* data, std::uint64_t n, int flags) noexcept {
-  return retry([&] { return ::send(fd, data, clamp(n), flags); });
+  return retry([=] { return ::send(fd, data, clamp(n), flags); });
 }
 // Copies within this process; a page that is gone gives EFAULT instead of SIGBUS.
 inline Count copy_memory(void* to, const void* from, std::uint64_t n) noexcept {
   const iovec local{to, clamp(n)};
   const iovec remote{const_cast<void*>(from), clamp(n)};
-  return retry([&] { return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0); });
+  return retry([=] { return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0); });
 }
 inline Count seek(int fd, std::int64_t offset, int whence) noexcept {
   const off_t at = ::lseek(fd, offset, whence);
