@@ -12,7 +12,8 @@ endif()
 add_library(zerocopy_development INTERFACE)
 target_compile_options(zerocopy_development INTERFACE ${zerocopy_warnings})
 if(ZEROCOPY_SANITIZE)
-  set(sanitize -fsanitize=${ZEROCOPY_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # vptr probes memory through a pipe, which it can't have in a test that leaves no descriptors; nothing here is virtual.
+  set(sanitize -fsanitize=${ZEROCOPY_SANITIZE} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer)
   # g++'s manual expects false alarms of this warning under sanitizers; the other builds have it.
   target_compile_options(zerocopy_development INTERFACE ${sanitize} $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(zerocopy_development INTERFACE ${sanitize})
