@@ -124,11 +124,15 @@ struct Contestant {
   bool guard;  // under a SigpipeGuard, which is made and ended while the clock stands
 };
 constexpr Contestant contestants[] = {
-    {"raw", Way::raw, false},          {"raw-again", Way::raw, false},   // how much two equal things differ here
-    {"raw+mask", Way::raw_masked, false},                                // what a library pays that may not ignore SIGPIPE
-    {"types", Way::types, false},      {"fds", Way::fds, false},         //
-    {"types+guard", Way::types, true}, {"fds+guard", Way::fds, true},    //
-    {"forced", Way::forced, false},    {"forced+guard", Way::forced, true},
+    {"raw", Way::raw, false},
+    {"raw-again", Way::raw, false},        // how much two equal things differ here
+    {"raw+mask", Way::raw_masked, false},  // what a library pays that may not ignore SIGPIPE
+    {"types", Way::types, false},
+    {"fds", Way::fds, false},  //
+    {"types+guard", Way::types, true},
+    {"fds+guard", Way::fds, true},  //
+    {"forced", Way::forced, false},
+    {"forced+guard", Way::forced, true},
 };
 constexpr std::size_t timed_contestants = 7;
 
@@ -403,7 +407,9 @@ Spread spread(const std::vector<double>& values) {
   const std::size_t blocks = std::min<std::size_t>(values.size(), 10);
   std::vector<double> medians;
   for (std::size_t b = 0; b < blocks; ++b) {
-    const auto at = [&](std::size_t i) { return values.begin() + static_cast<std::ptrdiff_t>(i * values.size() / blocks); };
+    const auto at = [&](std::size_t i) {
+      return values.begin() + static_cast<std::ptrdiff_t>(i * values.size() / blocks);
+    };
     medians.push_back(median(std::vector<double>(at(b), at(b + 1))));
   }
   return {median(values), *std::min_element(medians.begin(), medians.end()),
@@ -469,7 +475,8 @@ void once(const Case& which, std::uint64_t size, const Contestant& who, int repe
 
 template <class List>
 const auto& find(const List& list, std::string_view name, auto key) {
-  const auto found = std::find_if(std::begin(list), std::end(list), [&](const auto& item) { return key(item) == name; });
+  const auto found =
+      std::find_if(std::begin(list), std::end(list), [&](const auto& item) { return key(item) == name; });
   if (found == std::end(list)) throw std::invalid_argument(fmt::format("'{}' is not known here", name));
   return *found;
 }
@@ -481,8 +488,8 @@ void run(std::span<char*> arguments) {
     return once(find(cases, arguments[1], by_name), find(sizes, arguments[2], by_first).second,
                 find(contestants, arguments[3], by_name), std::atoi(arguments[4]));
   if (arguments.size() > 2) throw std::invalid_argument("usage: compare [CASE [SIZE]] | --once CASE SIZE WHO REPS");
-  fmt::print("{:<17} {:<5} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}\n", "case", "size", "who", "us", "call", "low",
-             "high", "whole", "low", "high");
+  fmt::print("{:<17} {:<5} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}\n", "case", "size", "who", "us", "call",
+             "low", "high", "whole", "low", "high");
   for (const Case& which : cases)
     for (const auto& [name, size] : std::span(sizes).first(timed_sizes))
       if ((arguments.empty() || which.name == arguments[0]) && (arguments.size() < 2 || name == arguments[1]))

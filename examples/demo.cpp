@@ -177,8 +177,8 @@ struct Demo {
   // What is chosen when nothing is forced, and why: either the first of the pair's order served, or those before it said
   // why they could not. `because` tells what the options ruled out beforehand.
   template <class Move>
-  void show_automatic(std::string_view pair, std::string_view name, std::string_view because, const zc::Options& options,
-                      Move run) {
+  void show_automatic(std::string_view pair, std::string_view name, std::string_view because,
+                      const zc::Options& options, Move run) {
     const Run automatic = run(options);
     const zc::TransferResult& result = automatic.result;
     const std::string why = result.trail.empty() ? "first in order, not refused" : "left " + left(result);
@@ -194,11 +194,13 @@ struct Demo {
       const Run forced = run(options);
       const zc::TransferResult& result = forced.result;
       const bool unavailable = result.error == zc::Errc::strategy_unavailable;
-      const bool by_table = unavailable && !result.trail.empty() && result.trail[0].error == zc::Errc::not_for_this_pair;
+      const bool by_table =
+          unavailable && !result.trail.empty() && result.trail[0].error == zc::Errc::not_for_this_pair;
       if (by_table) {
         never += fmt::format("{}{}", never.empty() ? "" : ", ", *options.strategy);
       } else if (unavailable) {
-        fmt::print("{:<18} {:<16} {:>7} {:>6}  {:<6}  not here: {}\n", pair, *options.strategy, "-", "-", "-", left(result));
+        fmt::print("{:<18} {:<16} {:>7} {:>6}  {:<6}  not here: {}\n", pair, *options.strategy, "-", "-", "-",
+                   left(result));
       } else {
         row(pair, zc::to_string(*options.strategy), forced, "");
       }

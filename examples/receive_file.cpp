@@ -27,7 +27,8 @@ constexpr auto patience = std::chrono::seconds(30);
 
 std::uint64_t receive_length(zc::Socket& socket) {
   std::array<std::byte, 8> header{};
-  const auto result = zc::transfer(socket, std::span<std::byte>(header), {.length = header.size(), .idle_timeout = patience});
+  const auto result =
+      zc::transfer(socket, std::span<std::byte>(header), {.length = header.size(), .idle_timeout = patience});
   if (result.delivered < header.size()) throw std::runtime_error("the connection ended before the length had come");
   std::uint64_t length = 0;
   for (const std::byte b : header) length = length << 8 | static_cast<std::uint64_t>(b);

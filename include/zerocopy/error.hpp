@@ -13,24 +13,24 @@ namespace zerocopy::inline ZEROCOPY_ABI {
 /// The library's own conditions. Each equals the std::errc named beside it:
 /// `error == std::errc::timed_out` and `error == Errc::timed_out` are both true of the same error.
 enum class Errc : int {
-  source_truncated = 1,     ///< io_error: the source became shorter while it was being read
-  timed_out,                ///< timed_out: the deadline or the idle timeout passed
-  stopped,                  ///< operation_canceled: the stop token was asked to stop
-  strategy_unavailable,     ///< operation_not_supported: the forced strategy can't serve this pair; the trail says why
-  lease_unavailable,        ///< resource_unavailable_try_again: no lease could be taken
-  lease_broken,             ///< operation_canceled: somebody wants to change the leased file
-  sink_closed,              ///< broken_pipe: nobody will read what is sent; EPIPE and ECONNRESET equal it too
-  sink_full,                ///< no_space_on_device: a memory sink or a sink range holds no more bytes
-  same_file,                ///< invalid_argument: source and sink are one descriptor, or overlapping ranges of one file
-  offset_with_append,       ///< invalid_argument: an explicit sink offset, but the file is open with O_APPEND
-  offset_overflow,          ///< invalid_argument: offset + length is more than a file offset can hold
-  empty_gather,             ///< invalid_argument: a gather without any part
-  snapshot_needed,          ///< operation_not_supported: the strategy shares pages, the options ask for a snapshot
-  would_block_uncut,        ///< operation_would_block: the call can't be cut short on this blocking descriptor
-  not_allowed,              ///< operation_not_permitted: Options::allow leaves this strategy out
-  not_for_this_pair,        ///< operation_not_supported: the strategy never serves this kind of source and sink
-  end_not_seen,             ///< io_error: the strategy reported an end where the source has more (a pseudo-file)
-  socket_option_in_use,     ///< device_or_resource_busy: the caller uses SO_ZEROCOPY or the error queue of this socket
+  source_truncated = 1,  ///< io_error: the source became shorter while it was being read
+  timed_out,             ///< timed_out: the deadline or the idle timeout passed
+  stopped,               ///< operation_canceled: the stop token was asked to stop
+  strategy_unavailable,  ///< operation_not_supported: the forced strategy can't serve this pair; the trail says why
+  lease_unavailable,     ///< resource_unavailable_try_again: no lease could be taken
+  lease_broken,          ///< operation_canceled: somebody wants to change the leased file
+  sink_closed,           ///< broken_pipe: nobody will read what is sent; EPIPE and ECONNRESET equal it too
+  sink_full,             ///< no_space_on_device: a memory sink or a sink range holds no more bytes
+  same_file,             ///< invalid_argument: source and sink are one descriptor, or overlapping ranges of one file
+  offset_with_append,    ///< invalid_argument: an explicit sink offset, but the file is open with O_APPEND
+  offset_overflow,       ///< invalid_argument: offset + length is more than a file offset can hold
+  empty_gather,          ///< invalid_argument: a gather without any part
+  snapshot_needed,       ///< operation_not_supported: the strategy shares pages, the options ask for a snapshot
+  would_block_uncut,     ///< operation_would_block: the call can't be cut short on this blocking descriptor
+  not_allowed,           ///< operation_not_permitted: Options::allow leaves this strategy out
+  not_for_this_pair,     ///< operation_not_supported: the strategy never serves this kind of source and sink
+  end_not_seen,          ///< io_error: the strategy reported an end where the source has more (a pseudo-file)
+  socket_option_in_use,  ///< device_or_resource_busy: the caller uses SO_ZEROCOPY or the error queue of this socket
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

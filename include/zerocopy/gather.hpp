@@ -40,8 +40,9 @@ class Gather {
 /// Errors: none here. Blocking: no. Thread safety: a value. Rests on: send(2) MSG_MORE, splice(2) SPLICE_F_MORE.
 template <class... Parts>
 [[nodiscard]] constexpr auto gather(Parts&&... parts) noexcept {
-  static_assert((source<Parts> && ...), "zerocopy: every part of a gather must be a source, and not a gather or Stranded");
-  static_assert(((std::is_lvalue_reference_v<Parts> || std::is_trivially_destructible_v<Parts>) && ...),
+  static_assert((source<Parts> && ...),
+                "zerocopy: every part of a gather must be a source, and not a gather or Stranded");
+  static_assert(((std::is_lvalue_reference_v<Parts> || std::is_trivially_destructible_v<Parts>)&&...),
                 "zerocopy: a gather borrows its parts: give handles a name first");
   return Gather(detail::as_source(parts)...);
 }

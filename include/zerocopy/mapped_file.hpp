@@ -82,8 +82,8 @@ class Region {
   }
 
   OwnedFd fd;
-  void* pages = nullptr;        // null for an empty mapping
-  std::size_t skipped = 0;      // bytes before data(), less than a page
+  void* pages = nullptr;    // null for an empty mapping
+  std::size_t skipped = 0;  // bytes before data(), less than a page
   std::size_t size = 0;
   std::uint64_t file_offset = 0;  // of data()
   Mapping mapping = Mapping::shared;

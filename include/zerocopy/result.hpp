@@ -176,16 +176,16 @@ class Stranded {
 
 /// What happened. `consumed - delivered` bytes are in `stranded`, always.
 struct [[nodiscard]] TransferResult {
-  std::uint64_t delivered = 0;                  ///< bytes that reached the sink: the first ones of the source
-  std::uint64_t consumed = 0;                   ///< bytes that left the source
-  StopReason reason = StopReason::complete;     ///< why it ended
-  std::error_code error;                        ///< the cause where the reason is an error
-  Side side = Side::none;                       ///< where the error came from
-  std::optional<Strategy> strategy;             ///< the one that moved the last byte
-  FallbackTrail trail;                          ///< strategies tried and left
-  std::uint64_t calls = 0;                      ///< system calls that moved data
-  std::optional<Stranded> stranded;             ///< bytes that left the source and did not arrive
-  bool source_in_use = false;                   ///< with Aliasing::shared from memory: the kernel still reads it
+  std::uint64_t delivered = 0;               ///< bytes that reached the sink: the first ones of the source
+  std::uint64_t consumed = 0;                ///< bytes that left the source
+  StopReason reason = StopReason::complete;  ///< why it ended
+  std::error_code error;                     ///< the cause where the reason is an error
+  Side side = Side::none;                    ///< where the error came from
+  std::optional<Strategy> strategy;          ///< the one that moved the last byte
+  FallbackTrail trail;                       ///< strategies tried and left
+  std::uint64_t calls = 0;                   ///< system calls that moved data
+  std::optional<Stranded> stranded;          ///< bytes that left the source and did not arrive
+  bool source_in_use = false;                ///< with Aliasing::shared from memory: the kernel still reads it
 };
 
 /// Thrown by `transfer` exactly when the result's `error` is set. `result()` is the whole result.

@@ -39,7 +39,7 @@ enum class Shutdown : std::uint8_t { read, write, both };
 /// How a socket is connected.
 struct ConnectOptions {
   SocketType type = SocketType::stream;
-  Family family = Family::any;  ///< of the addresses to try; not for AF_UNIX
+  Family family = Family::any;                                     ///< of the addresses to try; not for AF_UNIX
   std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  ///< for all addresses together, look-up not counted
   bool no_delay = false;                                           ///< TCP_NODELAY
 };

@@ -117,14 +117,16 @@ void deliver(const Source& from, Cursor& to, const Options& options, TransferRes
 }
 
 template <class Source>
-inline constexpr bool is_source = source<Source> || std::same_as<std::remove_cvref_t<Source>, Stranded> || is_gather<std::remove_cvref_t<Source>>;
+inline constexpr bool is_source =
+    source<Source> || std::same_as<std::remove_cvref_t<Source>, Stranded> || is_gather<std::remove_cvref_t<Source>>;
 
 template <class Source, class Sink>
 [[gnu::always_inline]] inline TransferResult transfer(Source& from, const Sink& to, const Options& options) noexcept {
   TransferResult result;
-  static_assert(sink<Sink>,
-                "zerocopy: this type is not a sink. Sinks are File, FileRange, WritableMappedFile, MemoryFile, PipeWriter, "
-                "Socket, std::span<std::byte>, BorrowedFd, and types with endpoint_traits<T>::sink");
+  static_assert(
+      sink<Sink>,
+      "zerocopy: this type is not a sink. Sinks are File, FileRange, WritableMappedFile, MemoryFile, PipeWriter, "
+      "Socket, std::span<std::byte>, BorrowedFd, and types with endpoint_traits<T>::sink");
   static_assert(is_source<Source>,
                 "zerocopy: this type is not a source. Sources are File, FileRange, MappedFile, MemoryFile, PipeReader, "
                 "Socket, std::span<const std::byte>, BorrowedFd, Stranded, gather(...), and types with "

@@ -12,26 +12,48 @@ namespace matrix {
 
 using ends::Bytes;
 using zc::Errc;
-using zc::Strategy;
 using zc::StopReason;
+using zc::Strategy;
 
 const char* name_of(SourceKind kind) {
-  static constexpr const char* names[] = {"File",           "FileRange",         "MappedFile",     "MemoryFile",
-                                          "PipeReader",     "Socket(tcp)",       "Socket(unix)",   "span",
-                                          "BorrowedFd(file)", "BorrowedFd(pipe)", "BorrowedFd(tcp)", "BorrowedFd(unix)",
-                                          "Stranded(buffer)", "Stranded(pipe)"};
+  static constexpr const char* names[] = {"File",
+                                          "FileRange",
+                                          "MappedFile",
+                                          "MemoryFile",
+                                          "PipeReader",
+                                          "Socket(tcp)",
+                                          "Socket(unix)",
+                                          "span",
+                                          "BorrowedFd(file)",
+                                          "BorrowedFd(pipe)",
+                                          "BorrowedFd(tcp)",
+                                          "BorrowedFd(unix)",
+                                          "Stranded(buffer)",
+                                          "Stranded(pipe)"};
   return names[static_cast<int>(kind)];
 }
 const char* name_of(SinkKind kind) {
-  static constexpr const char* names[] = {
-      "File",        "FileRange",   "File(append)", "WritableMappedFile", "MemoryFile",         "PipeWriter",       "Socket(tcp)",
-      "Socket(unix)", "span",       "BorrowedFd(file)", "BorrowedFd(append)", "BorrowedFd(pipe)", "BorrowedFd(tcp)", "BorrowedFd(unix)"};
+  static constexpr const char* names[] = {"File",
+                                          "FileRange",
+                                          "File(append)",
+                                          "WritableMappedFile",
+                                          "MemoryFile",
+                                          "PipeWriter",
+                                          "Socket(tcp)",
+                                          "Socket(unix)",
+                                          "span",
+                                          "BorrowedFd(file)",
+                                          "BorrowedFd(append)",
+                                          "BorrowedFd(pipe)",
+                                          "BorrowedFd(tcp)",
+                                          "BorrowedFd(unix)"};
   return names[static_cast<int>(kind)];
 }
 
 std::string Case::text() const {
   std::string s = std::string(name_of(source)) + " -> " + name_of(sink);
-  s += std::string(", ") + (strategy ? std::string(to_string(*strategy)) : "automatic") + ", size " + std::to_string(size);
+  s += std::string(", ") + (strategy ? std::string(to_string(*strategy)) : "automatic") + ", size " +
+       std::to_string(size);
   s += ", from " + std::to_string(source_offset) + " to " + std::to_string(sink_offset);
   s += ", length " + (length == zc::to_end ? std::string("to_end") : std::to_string(length));
   if (source_blocks) s += ", blocking source";
@@ -132,9 +154,12 @@ Source::Source(const Case& c) : kind(c.source) {
     } else {
       feeder = std::make_unique<ends::Feeder>(std::move(pair.other), content);
     }
-    if (kind == SourceKind::pipe) pipe.emplace(std::move(pair.one));
-    else if (kind == SourceKind::tcp || kind == SourceKind::unix_stream) socket.emplace(std::move(pair.one));
-    else owned = std::move(pair.one);
+    if (kind == SourceKind::pipe)
+      pipe.emplace(std::move(pair.one));
+    else if (kind == SourceKind::tcp || kind == SourceKind::unix_stream)
+      socket.emplace(std::move(pair.one));
+    else
+      owned = std::move(pair.one);
     return;
   }
   content = ends::pattern(c.source_offset, c.size);
@@ -149,9 +174,7 @@ Source::Source(const Case& c) : kind(c.source) {
   switch (kind) {
     case SourceKind::file: file.emplace(std::move(owned)); break;
     case SourceKind::memory_file: memory_file.emplace(std::move(owned)); break;
-    case SourceKind::file_range:
-      range.emplace(owned.as_fd(), start, behind != 0 ? c.size : zc::to_end);
-      break;
+    case SourceKind::file_range: range.emplace(owned.as_fd(), start, behind != 0 ? c.size : zc::to_end); break;
     case SourceKind::mapped:
       mapped = zc::MappedFile::map(zc::FileRange(owned.as_fd(), start, c.size));
       fd = -1;
@@ -179,9 +202,12 @@ Sink::Sink(const Case& c) : kind(c.sink) {
     // These two wait until nobody reads the pages any more, whatever the size.
     const bool waits = c.strategy == Strategy::vmsplice || c.strategy == Strategy::send_zerocopy;
     if (expected > 4097 || waits) drainer = std::make_unique<ends::Drainer>(peer.get());
-    if (kind == SinkKind::pipe) pipe.emplace(std::move(pair.one));
-    else if (kind == SinkKind::tcp || kind == SinkKind::unix_stream) socket.emplace(std::move(pair.one));
-    else owned = std::move(pair.one);
+    if (kind == SinkKind::pipe)
+      pipe.emplace(std::move(pair.one));
+    else if (kind == SinkKind::tcp || kind == SinkKind::unix_stream)
+      socket.emplace(std::move(pair.one));
+    else
+      owned = std::move(pair.one);
     return;
   }
   const bool roomy = !c.sink_empty || c.length != zc::to_end;
@@ -242,8 +268,7 @@ bool must_serve(const Case& c) {
   switch (*c.strategy) {
     case Strategy::read_write: return !is_stranded(c.source) && !(is_memory(c.source) && is_memory(c.sink));
     case Strategy::sendfile:
-      return reads_file(c.source) &&
-             (is_socket(c.sink) || (writes_file(c.sink) && c.sink != SinkKind::file_range));
+      return reads_file(c.source) && (is_socket(c.sink) || (writes_file(c.sink) && c.sink != SinkKind::file_range));
     case Strategy::splice:
       return (reads_file(c.source) || is_pipe(c.source) || is_socket(c.source)) && to_fd && !is_append(c.sink);
     case Strategy::copy_file_range: return from_disk && to_disk && copies_ranges();
@@ -333,16 +358,20 @@ void check_source(Source& from, zc::TransferResult& r, std::uint64_t position_be
 
 void check_sink(Sink& to, std::span<const std::byte> arrived, std::uint64_t position_before, Checks& check) {
   if (to.peer) {
-    if (to.pipe) to.pipe->close();
-    else if (is_pipe(to.kind)) to.owned.reset();
-    else ::shutdown(to.fd, SHUT_WR);
+    if (to.pipe)
+      to.pipe->close();
+    else if (is_pipe(to.kind))
+      to.owned.reset();
+    else
+      ::shutdown(to.fd, SHUT_WR);
     const Bytes got = to.drainer ? to.drainer->bytes() : ends::read_to_end(to.peer.get());
     check.that(ends::same(got, arrived), "what the reader got");
     return;
   }
   Bytes wanted = to.before;
   if (!arrived.empty() && wanted.size() < to.start + arrived.size()) wanted.resize(to.start + arrived.size());
-  std::copy(arrived.begin(), arrived.end(), std::next(wanted.begin(), arrived.empty() ? 0 : static_cast<std::ptrdiff_t>(to.start)));
+  std::copy(arrived.begin(), arrived.end(),
+            std::next(wanted.begin(), arrived.empty() ? 0 : static_cast<std::ptrdiff_t>(to.start)));
   if (to.kind == SinkKind::memory) {
     check.that(ends::same(to.buffer, wanted), "the memory");
     return;
@@ -391,9 +420,9 @@ class Watchdog {
 };
 
 constexpr std::optional<Strategy> strategies[] = {
-    std::nullopt,           Strategy::reflink,    Strategy::copy_file_range, Strategy::sendfile,
-    Strategy::splice,       Strategy::vmsplice,   Strategy::mmap_write,      Strategy::send_zerocopy,
-    Strategy::io_uring,     Strategy::direct_io,  Strategy::read_write};
+    std::nullopt,       Strategy::reflink,   Strategy::copy_file_range, Strategy::sendfile,
+    Strategy::splice,   Strategy::vmsplice,  Strategy::mmap_write,      Strategy::send_zerocopy,
+    Strategy::io_uring, Strategy::direct_io, Strategy::read_write};
 constexpr std::size_t sizes[] = {0, 1, 4095, 4096, 4097, 65537, (std::size_t{3} << 20) + 7};
 constexpr std::size_t source_offsets[] = {0, 1000, 4096};
 constexpr std::size_t sink_offsets[] = {0, 4096, 33, 5000};
@@ -459,10 +488,16 @@ Report run(SourceKind source, Move move) {
               if ((source_blocks && !source_can_block) || (sink_blocks && !sink_can_block)) continue;
               ++turn;
               if (large && source_blocks != (turn % 3 == 0) && source_can_block) continue;
-              run({.source = source, .sink = sink, .strategy = strategy, .size = size,
+              run({.source = source,
+                   .sink = sink,
+                   .strategy = strategy,
+                   .size = size,
                    .source_offset = source_offsets[turn % std::size(source_offsets)],
-                   .sink_offset = sink_offsets[turn / 3 % std::size(sink_offsets)], .length = lengths[l],
-                   .source_blocks = source_blocks, .sink_blocks = sink_blocks, .sink_empty = turn / 5 % 2 == 0,
+                   .sink_offset = sink_offsets[turn / 3 % std::size(sink_offsets)],
+                   .length = lengths[l],
+                   .source_blocks = source_blocks,
+                   .sink_blocks = sink_blocks,
+                   .sink_empty = turn / 5 % 2 == 0,
                    .small_buffer = turn / 7 % 2 == 0},
                   move, report);
             }
@@ -497,7 +532,8 @@ void require_all(SourceKind source, Move move) {
             << report.unavailable << " unavailable, " << report.failures.size() << " failed, " << took << " ms"
             << std::endl;
   std::string shown;
-  for (std::size_t i = 0; i < std::min<std::size_t>(report.failures.size(), 12); ++i) shown += report.failures[i] + "\n";
+  for (std::size_t i = 0; i < std::min<std::size_t>(report.failures.size(), 12); ++i)
+    shown += report.failures[i] + "\n";
   if (const char* log = std::getenv("ZEROCOPY_MATRIX_LOG")) {
     if (std::FILE* out = std::fopen(log, "a")) {
       for (const std::string& failure : report.failures) std::fprintf(out, "%s\n", failure.c_str());

@@ -187,8 +187,8 @@ TEST_CASE("only allowed strategies move bytes") {
   }
   zc::File from(temporary_file(pattern(0, 50)));
   zc::File to(temporary_file());
-  CHECK(refused(from, to, Side::none,
-                {.strategy = zc::Strategy::sendfile, .allow = {zc::Strategy::read_write}}) == Errc::strategy_unavailable);
+  CHECK(refused(from, to, Side::none, {.strategy = zc::Strategy::sendfile, .allow = {zc::Strategy::read_write}}) ==
+        Errc::strategy_unavailable);
 }
 
 TEST_CASE("chunk_size bounds each call") {

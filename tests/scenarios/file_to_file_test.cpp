@@ -365,9 +365,9 @@ TEST_CASE("disk full: reported once with what arrived, no other strategy is trie
     WARN(mount.why());
     return;
   }
-  for (const auto& strategy : {std::optional<Strategy>{}, std::optional{Strategy::sendfile},
-                               std::optional{Strategy::splice}, std::optional{Strategy::mmap_write},
-                               std::optional{Strategy::read_write}}) {
+  for (const auto& strategy :
+       {std::optional<Strategy>{}, std::optional{Strategy::sendfile}, std::optional{Strategy::splice},
+        std::optional{Strategy::mmap_write}, std::optional{Strategy::read_write}}) {
     INFO((strategy ? std::string(to_string(*strategy)) : std::string("automatic")));
     zc::File from = file_of(pattern(0, std::size_t{2} << 20));
     zc::File to{temporary_file({}, mount.path())};

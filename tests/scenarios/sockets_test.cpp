@@ -169,7 +169,8 @@ TEST_CASE("the peer dies in the middle: what was delivered is counted, the posit
 }
 
 TEST_CASE("a sink that dies behind a source that is filled: the left-over bytes are the caller's, for another sink") {
-  for (const auto& s : {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
+  for (const auto& s :
+       {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
     for (const bool pipe_source : {false, true}) {
       INFO(name(s) << (pipe_source ? " from a pipe" : " from a socket"));
       const std::size_t size = std::size_t{4} << 20;
@@ -261,7 +262,8 @@ TEST_CASE("a dead pipe sink behind a silent source is noticed") {
 }
 
 TEST_CASE("a source socket that is reset: an error at the source with what arrived") {
-  for (const auto& s : {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
+  for (const auto& s :
+       {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
     INFO(name(s));
     FdPair from = tcp_pair();
     write_all(from.other.get(), pattern(0, 1000));
@@ -295,7 +297,8 @@ TEST_CASE("a 100-byte tail arrives in under 50 ms") {
 }
 
 TEST_CASE("a 100-byte tail that comes from a socket arrives in under 50 ms too") {
-  for (const auto& s : {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
+  for (const auto& s :
+       {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
     INFO(name(s));
     FdPair from = tcp_pair();
     FdPair to = tcp_pair();
@@ -348,7 +351,8 @@ TEST_CASE("MSS-sized and tiny segments through a pipe: neither a stall nor a los
 
 TEST_CASE("urgent data in the source: the bytes after it arrive, no spin and no false end") {
   const TimeLimit limit(60);
-  for (const auto& s : {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
+  for (const auto& s :
+       {std::optional<Strategy>{}, std::optional{Strategy::splice}, std::optional{Strategy::read_write}}) {
     for (const bool closed_before : {true, false}) {
       INFO(name(s) << (closed_before ? ", closed before" : ", closed later"));
       FdPair from = tcp_pair();
@@ -381,7 +385,8 @@ TEST_CASE("a full non-blocking socket and a receiver that stalls: timed out with
     for (const bool blocking : {false, true}) {
       for (const bool tcp : {false, true}) {
         for (const bool idle : {false, true}) {
-          INFO(name(s) << (blocking ? ", blocking" : "") << (tcp ? ", tcp" : ", unix") << (idle ? ", idle" : ", deadline"));
+          INFO(name(s) << (blocking ? ", blocking" : "") << (tcp ? ", tcp" : ", unix")
+                       << (idle ? ", idle" : ", deadline"));
           const TimeLimit limit(30);
           FdPair pair = tcp ? tcp_pair(20000) : unix_pair();
           set_nonblocking(pair.one.get(), !blocking);
@@ -389,8 +394,10 @@ TEST_CASE("a full non-blocking socket and a receiver that stalls: timed out with
           const zc::File from = file_of(pattern(0, std::size_t{8} << 20));
           zc::Options options{.strategy = s};
           const auto began = Clock::now();
-          if (idle) options.idle_timeout = 150ms;
-          else options.deadline = began + 150ms;
+          if (idle)
+            options.idle_timeout = 150ms;
+          else
+            options.deadline = began + 150ms;
           std::error_code ec;
           const auto r = zc::transfer(from, pair.one, options, ec);
           const auto took = Clock::now() - began;
@@ -570,7 +577,8 @@ TEST_CASE("the source file shrinks while it is sent: source_truncated with the c
     CHECK(r.delivered == got.size());
     CHECK(r.consumed == r.delivered);
     CHECK(r.delivered >= 1000000);
-    CHECK(same(std::span(got).first(std::min<std::size_t>(got.size(), 999424)), pattern(0, std::min<std::size_t>(got.size(), 999424))));
+    CHECK(same(std::span(got).first(std::min<std::size_t>(got.size(), 999424)),
+               pattern(0, std::min<std::size_t>(got.size(), 999424))));
   }
 }
 
@@ -589,15 +597,19 @@ TEST_CASE("a truncated mapping is an error, never a SIGBUS: to a socket, a file,
       std::error_code ec;
       zc::TransferResult r;
       Bytes memory(300000);
-      if (sink < 2) r = zc::transfer(from, pair.one, ec);
-      else if (sink == 2) r = zc::transfer(from, to, ec);
-      else r = zc::transfer(from, std::span(memory), ec);
+      if (sink < 2)
+        r = zc::transfer(from, pair.one, ec);
+      else if (sink == 2)
+        r = zc::transfer(from, to, ec);
+      else
+        r = zc::transfer(from, std::span(memory), ec);
       pair.one.reset();
       const Bytes got = sink == 2   ? pread_all(to.as_fd().get())
                         : sink == 3 ? Bytes(memory.begin(), memory.begin() + static_cast<std::ptrdiff_t>(r.delivered))
                                     : drainer.bytes();
       w.unless(ec == Errc::source_truncated, "the error is " + ec.message());
-      w.unless(got.size() == r.delivered, "delivered " + std::to_string(r.delivered) + " of " + std::to_string(got.size()));
+      w.unless(got.size() == r.delivered,
+               "delivered " + std::to_string(r.delivered) + " of " + std::to_string(got.size()));
       w.unless(got.size() <= 100000, "zeros past the end were sent");
       w.unless(same(got, pattern(0, std::min<std::size_t>(got.size(), 100000))), "content");
       return w.text();
@@ -622,8 +634,8 @@ TEST_CASE("MSG_ZEROCOPY on loopback and AF_UNIX, with a caller's error queue and
   CHECK(::poll(&quiet, 1, 0) == 0);  // no completion of ours is left in the error queue
 
   FdPair local = unix_pair();
-  r = zc::transfer(pattern(0, 1000), local.one,
-                   {.strategy = Strategy::send_zerocopy, .aliasing = zc::Aliasing::shared}, ec);
+  r = zc::transfer(pattern(0, 1000), local.one, {.strategy = Strategy::send_zerocopy, .aliasing = zc::Aliasing::shared},
+                   ec);
   CHECK(ec == Errc::strategy_unavailable);
   CHECK(read_now(local.other.get()).empty());
   r = zc::transfer(pattern(0, 1000), local.one, {.aliasing = zc::Aliasing::shared}, ec);
@@ -642,7 +654,7 @@ TEST_CASE("MSG_ZEROCOPY on loopback and AF_UNIX, with a caller's error queue and
   msghdr message{};
   message.msg_control = control.data();
   message.msg_controllen = control.size();
-  CHECK(wait_for(own.one.get(), 0, Clock::now() + 2s));  // it comes with the acknowledgement
+  CHECK(wait_for(own.one.get(), 0, Clock::now() + 2s));                         // it comes with the acknowledgement
   CHECK(::recvmsg(own.one.get(), &message, MSG_ERRQUEUE | MSG_DONTWAIT) == 0);  // the caller's is still there
   own.one.reset();
   CHECK(same(both.bytes(), pattern(0, 200000)));
@@ -653,10 +665,9 @@ TEST_CASE("a send_zerocopy to a reader that stalls, with a deadline: source_in_u
   FdPair pair = tcp_pair(20000);
   std::error_code ec;
   const auto began = Clock::now();
-  const auto r = zc::transfer(pattern(0, std::size_t{8} << 20), pair.one,
-                              {.strategy = Strategy::send_zerocopy, .deadline = began + 150ms,
-                               .aliasing = zc::Aliasing::shared},
-                              ec);
+  const auto r = zc::transfer(
+      pattern(0, std::size_t{8} << 20), pair.one,
+      {.strategy = Strategy::send_zerocopy, .deadline = began + 150ms, .aliasing = zc::Aliasing::shared}, ec);
   if (ec == Errc::strategy_unavailable) return;
   CHECK(ec == Errc::timed_out);
   CHECK(r.source_in_use);
@@ -825,7 +836,8 @@ TEST_CASE("over the user's pipe quota: goes on with pipes of 8 KiB") {
     std::vector<FdPair> hoard;
     for (int i = 0; i < 200; ++i) {
       hoard.push_back(pipe_pair());
-      if (::fcntl(hoard.back().one.get(), F_SETPIPE_SZ, 1 << 20) < 0 && ::fcntl(hoard.back().one.get(), F_GETPIPE_SZ) < 65536)
+      if (::fcntl(hoard.back().one.get(), F_SETPIPE_SZ, 1 << 20) < 0 &&
+          ::fcntl(hoard.back().one.get(), F_GETPIPE_SZ) < 65536)
         break;
     }
     const int granted = ::fcntl(hoard.back().one.get(), F_GETPIPE_SZ);

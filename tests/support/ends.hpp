@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <dirent.h>
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -27,7 +28,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -179,8 +179,7 @@ inline FdPair unix_pair(int type = SOCK_STREAM) {
 // Both ends blocking. `receive_buffer` is that of the test's end, 0 for the default.
 inline FdPair tcp_pair(int receive_buffer = 0) {
   zc::OwnedFd listener(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
-  if (receive_buffer != 0)
-    ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+  if (receive_buffer != 0) ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

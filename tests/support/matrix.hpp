@@ -59,7 +59,7 @@ struct Case {
   std::uint64_t length = zc::to_end;
   bool source_blocks = false;  // pipes and sockets: without O_NONBLOCK
   bool sink_blocks = false;
-  bool sink_empty = false;   // files: not filled before, the offset is past the end
+  bool sink_empty = false;    // files: not filled before, the offset is past the end
   bool small_buffer = false;  // sockets: a small SO_SNDBUF
 
   [[nodiscard]] std::string text() const;
@@ -103,8 +103,8 @@ struct Sink {
   std::optional<zc::Socket> socket{};
   ends::Bytes buffer{};
   zc::OwnedFd owned{};
-  zc::OwnedFd peer{};      // where a pipe or a socket is read
-  ends::Bytes before{};    // a file's content
+  zc::OwnedFd peer{};    // where a pipe or a socket is read
+  ends::Bytes before{};  // a file's content
   std::unique_ptr<ends::Drainer> drainer{};
 
   [[nodiscard]] std::span<std::byte> span() { return std::span(buffer).first(room); }

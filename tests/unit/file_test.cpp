@@ -88,8 +88,8 @@ TEST_CASE("Each option of File::open reaches the kernel", "[file]") {
   CHECK((status.st_mode & 0777) == 0600);
   CHECK(checks::put(made.as_fd().get(), "one"));
 
-  const auto again = thrown_by(
-      [&] { (void)zc::File::open(path, {.access = zc::Access::write, .create = true, .exclusive = true}); });
+  const auto again =
+      thrown_by([&] { (void)zc::File::open(path, {.access = zc::Access::write, .create = true, .exclusive = true}); });
   CHECK(again.code == std::errc::file_exists);
 
   const auto appending = zc::File::open(path, {.access = zc::Access::write, .append = true});
@@ -296,8 +296,8 @@ TEST_CASE("Where a file system has no O_TMPFILE, a temporary file is made by nam
     std::error_code ec;
     const auto file = zc::File::temporary(dir.path(), ec);
     struct stat status {};
-    const bool good = !ec && ::fstat(file.as_fd().get(), &status) == 0 && status.st_nlink == 0 &&
-                      closes_on_exec(file.as_fd().get());
+    const bool good =
+        !ec && ::fstat(file.as_fd().get(), &status) == 0 && status.st_nlink == 0 && closes_on_exec(file.as_fd().get());
     ::_exit(good ? 0 : 1);
   }
   int status = 0;

@@ -1,28 +1,16 @@
 #include <zerocopy/gather.hpp>
 
 #include "catch.hpp"
+#include "unit/files.hpp"
 
 #include <zerocopy/transfer.hpp>
 
 #include <string>
 
 using namespace zerocopy;
+using namespace unit;
 
 namespace {
-
-std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
-
-File file_with(const std::string& text) {
-  File file = File::temporary();
-  (void)transfer(bytes(text), file);
-  file.seek(0);
-  return file;
-}
-std::string content(const File& file) {
-  std::string text(file.size(), '\0');
-  REQUIRE(::pread(file.as_fd().get(), text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()));
-  return text;
-}
 
 const std::string head = "head:";
 const std::string tail = ":tail";

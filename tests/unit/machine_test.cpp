@@ -17,10 +17,10 @@ namespace {
 // Bytes are numbers: what was read in order must arrive in order.
 struct Model {
   std::uint64_t source_size = 5;
-  std::uint64_t read = 0;           // bytes that left the source
+  std::uint64_t read = 0;  // bytes that left the source
   std::vector<std::uint64_t> buffer;
   std::vector<std::uint64_t> pipe;
-  std::uint64_t sink = 0;           // bytes that arrived, all in order
+  std::uint64_t sink = 0;  // bytes that arrived, all in order
   bool in_order = true;
 
   void arrive(std::uint64_t byte) {
@@ -111,8 +111,10 @@ struct Walk {
     if (success != !machine.cause()) FAIL("a cause and the reason disagree");
     // A message that was sent at once is whole, however short its source was found to be.
     const bool sent_at_once = setup.collect && machine.mover() == Strategy::mmap_write;
-    if (success && machine.delivered() != all && !sent_at_once) FAIL("ended well, " << machine.delivered() << " of " << all << " bytes");
-    if (machine.reason() == StopReason::end_of_source && setup.asked == to_end) FAIL("an end where no length was asked for");
+    if (success && machine.delivered() != all && !sent_at_once)
+      FAIL("ended well, " << machine.delivered() << " of " << all << " bytes");
+    if (machine.reason() == StopReason::end_of_source && setup.asked == to_end)
+      FAIL("an end where no length was asked for");
     if (machine.delivered() > setup.limit) FAIL("more than was asked for");
   }
 
@@ -137,9 +139,9 @@ struct Walk {
   void walk(Machine machine, const Model& model, int depth) {
     ++steps;
     if (!holds(machine, model))
-      FAIL("depth " << depth << ": delivered " << machine.delivered() << " consumed " << machine.consumed() << " buffered "
-                    << machine.buffered() << " piped " << machine.piped() << "; the model has " << model.sink << " "
-                    << model.read << " " << model.buffer.size() << " " << model.pipe.size()
+      FAIL("depth " << depth << ": delivered " << machine.delivered() << " consumed " << machine.consumed()
+                    << " buffered " << machine.buffered() << " piped " << machine.piped() << "; the model has "
+                    << model.sink << " " << model.read << " " << model.buffer.size() << " " << model.pipe.size()
                     << (model.in_order ? "" : ", out of order"));
     const Action action = machine.next();
     if (action == Action::finish) return finished(machine, model);

@@ -43,8 +43,7 @@ TEST_CASE("MappedFile::open shows the whole file", "[mapped_file]") {
   std::error_code ec = stale();
   CHECK(text_of(zc::MappedFile::open(path, ec).bytes()) == text);
   CHECK_FALSE(ec);
-  const auto populated =
-      zc::MappedFile::open(path, {.mapping = zc::Mapping::private_copy, .populate = true}, ec);
+  const auto populated = zc::MappedFile::open(path, {.mapping = zc::Mapping::private_copy, .populate = true}, ec);
   CHECK(text_of(populated.bytes()) == text);
   CHECK(populated.mapping() == zc::Mapping::private_copy);
 }
@@ -195,7 +194,9 @@ TEST_CASE("sync works on a mapping that begins inside a page", "[mapped_file]") 
   store(writable.bytes(), "0123456789");
   writable.sync();
   file.seek(page + 4);
-  CHECK(checks::take(file.as_fd().get(), 12) == std::string("\0" "0123456789\0", 12));
+  CHECK(checks::take(file.as_fd().get(), 12) == std::string("\0"
+                                                            "0123456789\0",
+                                                            12));
 }
 
 TEST_CASE("Stores through a private mapping stay there, whatever is advised", "[mapped_file]") {

@@ -1,6 +1,7 @@
 #include <zerocopy/transfer.hpp>
 
 #include "catch.hpp"
+#include "unit/files.hpp"
 
 #include <zerocopy/sigpipe_guard.hpp>
 
@@ -13,22 +14,10 @@
 #include <vector>
 
 using namespace zerocopy;
+using namespace unit;
 
 namespace {
 
-std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
-
-File file_with(const std::string& text) {
-  File file = File::temporary();
-  (void)transfer(bytes(text), file);
-  file.seek(0);
-  return file;
-}
-std::string content(const File& file) {
-  std::string text(file.size(), '\0');
-  REQUIRE(::pread(file.as_fd().get(), text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()));
-  return text;
-}
 std::string pattern(std::size_t n) {
   std::string text(n, '\0');
   for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<char>('a' + (i * 7 + i / 251) % 26);
@@ -165,7 +154,8 @@ TEST_CASE("a dead sink is noticed behind a silent source", "[transfer]") {
     r = Socket(OwnedFd());
   });
   std::error_code ec;
-  const TransferResult r = transfer(silent, sink, {.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20)}, ec);
+  const TransferResult r =
+      transfer(silent, sink, {.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20)}, ec);
   killer.join();
   CHECK(r.reason == StopReason::sink_closed);
   CHECK(ec == Errc::sink_closed);

@@ -99,8 +99,7 @@ inline Address unix_address(const std::string& path, std::error_code& ec) noexce
   sockaddr_un address{};
   Address result;
   if (path.empty() || (!abstract && !is_c_string(path))) return ec = system_error_code(EINVAL), result;
-  if (path.size() > sizeof(address.sun_path) - (abstract ? 0 : 1))
-    return ec = system_error_code(ENAMETOOLONG), result;
+  if (path.size() > sizeof(address.sun_path) - (abstract ? 0 : 1)) return ec = system_error_code(ENAMETOOLONG), result;
   ec.clear();
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), path.size());

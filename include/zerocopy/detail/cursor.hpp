@@ -41,7 +41,7 @@ constexpr bool is_memory(Kind kind) noexcept { return kind == Kind::memory || ki
 constexpr bool is_rewindable(Kind kind) noexcept { return is_file(kind) || is_memory(kind); }
 
 struct Cursor {
-  int fd = -1;                  // of a mapping: the file that is mapped
+  int fd = -1;  // of a mapping: the file that is mapped
   Kind kind = Kind::any;
   bool positioned = false;      // `offset` counts, not the position in the kernel
   bool pinned = false;          // positioned for a strategy that needs it; the kernel's position must follow at the end

@@ -75,16 +75,16 @@ constexpr bool is_capped_by_size(Strategy s) noexcept {
 class Machine {
  public:
   struct Setup {
-    std::uint64_t limit = to_end;   // what may be delivered: the length, or what the sink holds
-    std::uint64_t asked = to_end;   // what the caller asked for
-    StrategyList order;             // never empty
-    bool forced = false;            // one strategy, no fallback
-    bool ends_at_limit = false;     // the limit is where the source ended when the transfer began
+    std::uint64_t limit = to_end;  // what may be delivered: the length, or what the sink holds
+    std::uint64_t asked = to_end;  // what the caller asked for
+    StrategyList order;            // never empty
+    bool forced = false;           // one strategy, no fallback
+    bool ends_at_limit = false;    // the limit is where the source ended when the transfer began
     bool message_sink = false;
-    bool collect = false;           // bytes into one message: fill it whole, then send it
+    bool collect = false;  // bytes into one message: fill it whole, then send it
     bool socket_source = false;
-    bool memory_source = false;     // ends where it ends, nothing to prove
-    bool refuse_pipe = false;       // drain the pipe by copying
+    bool memory_source = false;  // ends where it ends, nothing to prove
+    bool refuse_pipe = false;    // drain the pipe by copying
   };
 
   constexpr Machine() noexcept = default;

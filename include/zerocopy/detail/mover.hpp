@@ -53,7 +53,9 @@ class Mover {
   }
 
   // Which end an EAGAIN of a direct hop came from: the one that is not ready.
-  [[nodiscard]] Side find_blocked_side() const noexcept { return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink; }
+  [[nodiscard]] Side find_blocked_side() const noexcept {
+    return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink;
+  }
 
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
   [[gnu::always_inline]] void conclude(TransferResult& result) noexcept {
@@ -118,7 +120,8 @@ class Mover {
     return outcome;
   }
   template <class S>
-  [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget, [[maybe_unused]] Outcome& outcome) noexcept {
+  [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget,
+                                        [[maybe_unused]] Outcome& outcome) noexcept {
     // read_write also proves ends, whatever else is possible.
     if constexpr (possible<From, To>().contains(S::name) || S::name == Strategy::read_write) {
       if (job_.machine.strategy() != S::name) return false;
@@ -190,8 +193,10 @@ class Mover {
   // Longer when the transfer began, and not merely a file whose size is a lie.
   [[nodiscard]] bool is_truncated() const noexcept {
     if (job_.from.kind == Kind::mapping) return job_.from.left > 0;
-    if (!is_file(job_.from.kind) || job_.source_size == to_end || job_.machine.consumed() >= job_.source_size) return false;
-    const sys::Count at = job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
+    if (!is_file(job_.from.kind) || job_.source_size == to_end || job_.machine.consumed() >= job_.source_size)
+      return false;
+    const sys::Count at =
+        job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
     struct stat file;
     if (at < 0 || sys::stat(job_.from.fd, file) < 0) return false;
     return static_cast<std::uint64_t>(at) < job_.source_size && file.st_size <= at;
@@ -215,7 +220,8 @@ class Mover {
     return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY && (flags & O_PATH) == 0;
   }
   [[nodiscard]] bool is_readable_here() const noexcept {
-    const sys::Count at = job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
+    const sys::Count at =
+        job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
     std::byte one;
     return at >= 0 && sys::pread(job_.from.fd, &one, 1, static_cast<std::uint64_t>(at)) >= 0;
   }

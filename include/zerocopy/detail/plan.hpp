@@ -69,7 +69,8 @@ class Planner {
   // --- is the request sound? --------------------------------------------------------------------------------------
 
   [[gnu::always_inline]] bool check() noexcept {
-    return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() && check_same();
+    return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() &&
+           check_same();
   }
   template <Kind K>
   [[gnu::always_inline]] bool check_end(Cursor& end, Side side) noexcept {

@@ -25,7 +25,8 @@ inline Readable readable(const Cursor& from, std::uint64_t budget, Tools& tools)
   if (const sys::Count error = sys::stat(from.fd, file); error < 0) return {nullptr, error};
   const auto size = static_cast<std::uint64_t>(file.st_size);
   if (from.offset >= size) return {};
-  return {from.data, static_cast<sys::Count>(std::min({sys::clamp(budget), sys::clamp(from.left), sys::clamp(size - from.offset)}))};
+  return {from.data, static_cast<sys::Count>(
+                         std::min({sys::clamp(budget), sys::clamp(from.left), sys::clamp(size - from.offset)}))};
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -21,8 +21,8 @@ struct Tools {
   SigpipeBlock sigpipe;
   int write_flags = RWF_NOWAIT | rwf_nosignal;  // for pipes and devices: those that the kernel has not refused
   int read_flags = RWF_NOWAIT;
-  bool more = false;                 // the last bytes are not the last ones of the sink
-  bool poll_before_splice = false;   // the source is a blocking socket
+  bool more = false;                // the last bytes are not the last ones of the sink
+  bool poll_before_splice = false;  // the source is a blocking socket
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

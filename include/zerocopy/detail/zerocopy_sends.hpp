@@ -28,7 +28,8 @@ class ZerocopySends {
   Cause begin(int fd) noexcept {
     if (fd_ >= 0) return {};
     int was_on = 0;
-    if (const sys::Count e = sys::get_option(fd, SOL_SOCKET, SO_ZEROCOPY, was_on); e < 0) return Cause(static_cast<int>(-e));
+    if (const sys::Count e = sys::get_option(fd, SOL_SOCKET, SO_ZEROCOPY, was_on); e < 0)
+      return Cause(static_cast<int>(-e));
     int timestamps = 0;
     if (const sys::Count e = sys::get_option(fd, SOL_SOCKET, SO_TIMESTAMPING, timestamps); e < 0)
       return Cause(static_cast<int>(-e));

@@ -13,11 +13,11 @@ struct CopyFileRange {
   static constexpr bool pins_source = false;
   static constexpr bool pins_sink = false;
 
-  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools&) noexcept {
+  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget,
+                                            Tools&) noexcept {
     off_t in;
     off_t out;
-    const sys::Count n =
-        sys::copy_file_range(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget);
+    const sys::Count n = sys::copy_file_range(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget);
     return settle(name, Place::sink, from, to, n, budget);
   }
 };

@@ -13,7 +13,8 @@ struct Sendfile {
   static constexpr bool pins_source = false;
   static constexpr bool pins_sink = false;
 
-  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools&) noexcept {
+  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget,
+                                            Tools&) noexcept {
     off_t at;
     const sys::Count n = sys::sendfile(to.fd, from.fd, from.call_offset(at), budget);
     return settle(name, Place::sink, from, to, n, budget);

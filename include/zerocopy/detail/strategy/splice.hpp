@@ -9,7 +9,9 @@
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
-inline unsigned splice_flags(bool more) noexcept { return SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0U); }
+inline unsigned splice_flags(bool more) noexcept {
+  return SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0U);
+}
 
 struct Splice {
   static constexpr Strategy name = Strategy::splice;
@@ -17,19 +19,21 @@ struct Splice {
   static constexpr bool pins_source = false;
   static constexpr bool pins_sink = false;
 
-  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools& tools) noexcept {
+  [[gnu::always_inline]] static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget,
+                                            Tools& tools) noexcept {
     const bool direct = from.kind == Kind::pipe || to.kind == Kind::pipe;
     const Place place = direct ? Place::sink : Place::pipe;
     if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return Outcome::blocked(Side::source);
     off_t in;
     off_t out;
     if (direct) {
-      const sys::Count n = sys::splice(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget,
-                                       splice_flags(tools.more));
+      const sys::Count n =
+          sys::splice(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget, splice_flags(tools.more));
       return settle(name, place, from, to, n, budget);
     }
     OwnPipe& pipe = tools.store.pipe;
-    if (const sys::Count error = tools.store.need_pipe(); error < 0) return settle(name, place, from, to, error, budget);
+    if (const sys::Count error = tools.store.need_pipe(); error < 0)
+      return settle(name, place, from, to, error, budget);
     const std::uint64_t asked = std::min<std::uint64_t>(budget, pipe.capacity);
     const sys::Count n =
         sys::splice(from.fd, from.call_offset(in), pipe.write_end.get(), nullptr, asked, splice_flags(false));
