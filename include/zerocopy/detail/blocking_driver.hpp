@@ -21,26 +21,31 @@ class BlockingDriver {
 
   [[gnu::always_inline]] void run() noexcept {
     for (;;) {
-      switch (job_.machine.next()) {
-        case Action::first: move<Action::first>(); break;
-        case Action::drain_buffer: move<Action::drain_buffer>(); break;
-        case Action::drain_pipe: move<Action::drain_pipe>(); break;
-        case Action::spill: move<Action::spill>(); break;
-        case Action::wait: wait(job_.machine.waiting_for()); break;
-        case Action::finish: return wait_for_completions();
+      const Action action = job_.machine.next();
+      if (action == Action::finish) break;
+      if (action == Action::wait) {
+        wait(job_.machine.waiting_for());
+        continue;
       }
+      Before before;
+      if (job_.limits.limited()) before = look();
+      Mover<From, To>(job_).move(action, job_.pace.most());
+      if (job_.limits.limited()) learn(before);
     }
+    if (job_.tools.zerocopy_sends.outstanding() > 0) wait_for_completions();
   }
 
  private:
-  template <Action action>
-  [[gnu::always_inline]] void move() noexcept {
-    if (!job_.limits.limited()) return Mover<From, To>(job_).template move<action>(job_.pace.most());
-    const std::uint64_t before = job_.machine.consumed() + job_.machine.delivered();
-    const Clock::time_point start = Clock::now();
-    Mover<From, To>(job_).template move<action>(job_.pace.most());
-    job_.pace.learn(Clock::now() - start);
-    if (job_.machine.consumed() + job_.machine.delivered() != before) job_.limits.progressed();
+  // What a limited transfer learns from a hop: how fast bytes move, and that they moved.
+  struct Before {
+    Clock::time_point time;
+    std::uint64_t bytes = 0;
+  };
+  Before look() const noexcept { return {Clock::now(), job_.machine.consumed() + job_.machine.delivered()}; }
+  void learn(const Before& before) noexcept {
+    const Before now = look();
+    job_.pace.learn(now.time - before.time);
+    if (now.bytes != before.bytes) job_.limits.progressed();
     if (job_.machine.next() != Action::finish) obey_limits();
   }
 
@@ -77,10 +82,7 @@ class BlockingDriver {
   }
 
   // Pages that were sent with MSG_ZEROCOPY are the caller's again when their completions are here.
-  [[gnu::always_inline]] void wait_for_completions() noexcept {
-    if (job_.tools.zerocopy_sends.outstanding() > 0) wait_for_all_completions();
-  }
-  void wait_for_all_completions() noexcept {
+  void wait_for_completions() noexcept {
     auto& sends = job_.tools.zerocopy_sends;
     bool learned = true;  // a wake-up without a completion: an error or a hang-up stands
     for (sends.reap(); sends.outstanding() > 0; sends.reap()) {

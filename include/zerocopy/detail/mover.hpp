@@ -28,18 +28,12 @@ class Mover {
   explicit Mover(Job& job) noexcept : job_(job) {}
 
   // One hop. `most`: what one call may be asked for.
-  template <Action action>
-  [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
-    if constexpr (action == Action::first && (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any))
-      if (job_.same_file_unchecked && job_.machine.strategy() != Strategy::copy_file_range)
-        if (!Planner<From, To>(job_).check_same_file() || job_.machine.next() != Action::first) return;
-    const std::uint64_t wanted = job_.machine.budget(action);
-    const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
-    constexpr bool is_first = action == Action::first;
-    // What a transfer that takes more than a call is measured against, should its source become shorter.
-    if constexpr (is_first && (is_file(From) || From == Kind::any))
-      if ((wanted > small || job_.moved) && job_.source_size == to_end && is_file(job_.from.kind)) look_at_size();
-    complete<action>(perform<action>(budget));
+  [[gnu::always_inline]] void move(Action action, std::uint64_t most) noexcept {
+    if (action == Action::first) {
+      move<Action::first>(most);
+    } else {
+      drain(action, most);
+    }
   }
 
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
@@ -83,6 +77,24 @@ class Mover {
  private:
   // Up to here a transfer is one call, and its source's size is looked at only if that call is cut short.
   static constexpr std::uint64_t small = 256 * 1024;
+
+  template <Action action>
+  [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
+    if constexpr (action == Action::first && (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any))
+      if (job_.same_file_unchecked && job_.machine.strategy() != Strategy::copy_file_range)
+        if (!Planner<From, To>(job_).check_same_file() || job_.machine.next() != Action::first) return;
+    const std::uint64_t wanted = job_.machine.budget(action);
+    const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
+    // What a transfer that takes more than a call is measured against, should its source become shorter.
+    if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
+      if ((wanted > small || job_.moved) && job_.source_size == to_end && is_file(job_.from.kind)) look_at_size();
+    complete<action>(perform<action>(budget));
+  }
+  [[gnu::noinline]] void drain(Action action, std::uint64_t most) noexcept {
+    if (action == Action::drain_buffer) return move<Action::drain_buffer>(most);
+    if (action == Action::drain_pipe) return move<Action::drain_pipe>(most);
+    move<Action::spill>(most);
+  }
 
   // A message is not cut into pieces.
   [[nodiscard]] bool is_message_sink() const noexcept {
