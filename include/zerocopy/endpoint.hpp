@@ -47,11 +47,20 @@ Endpoint<K> fd_endpoint(BorrowedFd fd) noexcept {
   end.cursor.kind = K;
   return end;
 }
+// What a File is open on shows here: a regular file, or a FIFO, or a device.
+template <class Handle>
+Endpoint<Kind::file> file_endpoint(const Handle& file) noexcept {
+  auto end = fd_endpoint<Kind::file>(file.as_fd());
+  end.cursor.id = KnownId::of(file);
+  end.cursor.kind = kind_of(end.cursor.id);
+  return end;
+}
 inline Endpoint<Kind::range> range_endpoint(const FileRange& range) noexcept {
   auto end = fd_endpoint<Kind::range>(range.as_fd());
   end.cursor.positioned = true;
   end.cursor.offset = range.offset();
   end.cursor.left = range.length();
+  end.cursor.id = KnownId::of(range);
   return end;
 }
 template <Kind K>
@@ -60,6 +69,15 @@ Endpoint<K> memory_endpoint(std::span<const std::byte> bytes) noexcept {
   end.cursor.kind = K;
   end.cursor.data = const_cast<std::byte*>(bytes.data());  // only sinks write, and they are given writable bytes
   end.cursor.left = bytes.size();
+  return end;
+}
+template <class Handle>
+Endpoint<Kind::mapping> mapping_endpoint(const Handle& file) noexcept {
+  auto end = memory_endpoint<Kind::mapping>(file.bytes());
+  end.cursor.fd = file.as_fd().get();
+  end.cursor.positioned = true;
+  end.cursor.offset = file.file_offset();
+  end.cursor.id = KnownId::of(file);
   return end;
 }
 inline Endpoint<Kind::socket> socket_endpoint(const Socket& socket) noexcept {
@@ -83,13 +101,13 @@ struct builtin_endpoint<OwnedFd> {
 };
 template <>
 struct builtin_endpoint<File> {
-  static auto source(const File& file) noexcept { return fd_endpoint<Kind::file>(file.as_fd()); }
-  static auto sink(const File& file) noexcept { return fd_endpoint<Kind::file>(file.as_fd()); }
+  static auto source(const File& file) noexcept { return file_endpoint(file); }
+  static auto sink(const File& file) noexcept { return file_endpoint(file); }
 };
 template <>
 struct builtin_endpoint<MemoryFile> {
-  static auto source(const MemoryFile& file) noexcept { return fd_endpoint<Kind::file>(file.as_fd()); }
-  static auto sink(const MemoryFile& file) noexcept { return fd_endpoint<Kind::file>(file.as_fd()); }
+  static auto source(const MemoryFile& file) noexcept { return file_endpoint(file); }
+  static auto sink(const MemoryFile& file) noexcept { return file_endpoint(file); }
 };
 template <>
 struct builtin_endpoint<FileRange> {
@@ -111,24 +129,12 @@ struct builtin_endpoint<Socket> {
 };
 template <>
 struct builtin_endpoint<MappedFile> {
-  static auto source(const MappedFile& file) noexcept {
-    auto end = memory_endpoint<Kind::mapping>(file.bytes());
-    end.cursor.fd = file.as_fd().get();
-    end.cursor.positioned = true;
-    end.cursor.offset = file.file_offset();
-    return end;
-  }
+  static auto source(const MappedFile& file) noexcept { return mapping_endpoint(file); }
 };
 template <>
 struct builtin_endpoint<WritableMappedFile> {
-  static auto source(const WritableMappedFile& file) noexcept {
-    auto end = memory_endpoint<Kind::mapping>(file.bytes());
-    end.cursor.fd = file.as_fd().get();
-    end.cursor.positioned = true;
-    end.cursor.offset = file.file_offset();
-    return end;
-  }
-  static auto sink(const WritableMappedFile& file) noexcept { return memory_endpoint<Kind::memory>(file.bytes()); }
+  static auto source(const WritableMappedFile& file) noexcept { return mapping_endpoint(file); }
+  static auto sink(const WritableMappedFile& file) noexcept { return mapping_endpoint(file); }
 };
 template <std::size_t N>
 struct builtin_endpoint<std::span<const std::byte, N>> {

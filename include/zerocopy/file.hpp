@@ -3,8 +3,9 @@
 #pragma once
 
 #include <zerocopy/config.hpp>
-#include <zerocopy/detail/handle.hpp>  // error reports, retry after EINTR
-#include <zerocopy/fd.hpp>             // OwnedFd, BorrowedFd
+#include <zerocopy/detail/file_id.hpp>  // FileId
+#include <zerocopy/detail/handle.hpp>   // error reports, retry after EINTR
+#include <zerocopy/fd.hpp>              // OwnedFd, BorrowedFd
 
 #include <fcntl.h>      // open, posix_fadvise
 #include <sys/ioctl.h>  // the size of a block device
@@ -53,8 +54,13 @@ class FileRange {
 
  private:
   BorrowedFd fd_;
+  friend class File;
+  friend struct detail::KnownId;
+  [[nodiscard]] const detail::FileId& id() const noexcept { return id_; }
+
   std::uint64_t offset_;
   std::uint64_t length_;
+  detail::FileId id_{};  // where the range was made from a File
 };
 
 namespace detail {
@@ -84,8 +90,8 @@ inline std::uint64_t file_size(int fd, std::error_code& ec) noexcept {
 /// std::system_error; a factory's twin then returns an empty File.
 class File {
  public:
-  /// Takes the descriptor over as it is. Never fails; what it is shows at the first use.
-  explicit File(OwnedFd fd) noexcept : fd_(std::move(fd)) {}
+  /// Takes the descriptor over as it is and asks once what it is (fstat(2)). Never fails; an error shows at the first use.
+  explicit File(OwnedFd fd) noexcept : fd_(std::move(fd)), id_(detail::FileId::of(fd_.get())) {}
 
   /// Opens `path`, to read unless the options say otherwise (open(2)).
   /// Errors: `no_such_file_or_directory`, `permission_denied`, `is_a_directory` (to write), `file_exists` (exclusive);
@@ -234,7 +240,9 @@ class File {
 
   /// `length` bytes at `offset` as a source or a sink. The File must stay alive while the range is used.
   [[nodiscard]] FileRange range(std::uint64_t offset, std::uint64_t length = to_end) const& noexcept {
-    return FileRange(as_fd(), offset, length);
+    FileRange range(as_fd(), offset, length);
+    range.id_ = id_;
+    return range;
   }
   FileRange range(std::uint64_t offset, std::uint64_t length = to_end) const&& = delete;  // would borrow a temporary
 
@@ -258,7 +266,11 @@ class File {
   }
   std::string what(const char* tried) const { return detail::on_descriptor(tried, fd_.get()); }
 
+  friend struct detail::KnownId;
+  [[nodiscard]] const detail::FileId& id() const noexcept { return id_; }
+
   OwnedFd fd_;
+  detail::FileId id_;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

@@ -32,10 +32,11 @@ class Gather {
 };
 
 /// Several sources as one: `transfer(gather(header, file.range(0, n), trailer), socket)` sends them in order. Every part
-/// but the last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), so that small parts share a packet.
+/// but the last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), so that small parts share a packet; sendfile can't
+/// promise, so a file part that it sends ends its packet.
 /// A part that ends before its own length (a range longer than its file) ends the transfer with `end_of_source`.
-/// `length` counts over all parts. A gather without a part: `empty_gather`, nothing moved. A message sink takes only
-/// one source: `strategy_unavailable`.
+/// `length` counts over all parts. All parts are checked before the first byte. A gather without a part: `empty_gather`,
+/// nothing moved. A part that is the sink's own file: `same_file`. A message sink takes one part: else `strategy_unavailable`.
 /// Handles are taken as lvalues only, since they are borrowed; spans, FileRanges and BorrowedFds as values too.
 /// Errors: none here. Blocking: no. Thread safety: a value. Rests on: send(2) MSG_MORE, splice(2) SPLICE_F_MORE.
 template <class... Parts>

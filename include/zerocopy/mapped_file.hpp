@@ -52,6 +52,7 @@ class Region {
     size = std::exchange(other.size, 0);
     file_offset = std::exchange(other.file_offset, 0);
     mapping = other.mapping;
+    id = other.id;
     return *this;
   }
   ~Region() { unmap(); }
@@ -87,6 +88,7 @@ class Region {
   std::size_t size = 0;
   std::uint64_t file_offset = 0;  // of data()
   Mapping mapping = Mapping::shared;
+  FileId id;  // of a shared mapping's file; stores into a private one never reach it
 
  private:
   void unmap() noexcept {
@@ -137,6 +139,7 @@ inline Region map_region(OwnedFd fd, const FileRange& range, int protection, Map
   region.size = static_cast<std::size_t>(length);
   region.file_offset = range.offset();
   region.mapping = options.mapping;
+  if (options.mapping == Mapping::shared) region.id = FileId::of(region.fd.get());
   return region;
 }
 
@@ -232,6 +235,9 @@ class MappedFile {
 
  private:
   explicit MappedFile(detail::Region region) noexcept : region_(std::move(region)) {}
+
+  friend struct detail::KnownId;
+  [[nodiscard]] const detail::FileId& id() const noexcept { return region_.id; }
 
   detail::Region region_;
 };
@@ -333,6 +339,9 @@ class WritableMappedFile {
 
  private:
   explicit WritableMappedFile(detail::Region region) noexcept : region_(std::move(region)) {}
+
+  friend struct detail::KnownId;
+  [[nodiscard]] const detail::FileId& id() const noexcept { return region_.id; }
 
   detail::Region region_;
 };

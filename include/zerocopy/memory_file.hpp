@@ -121,6 +121,9 @@ class MemoryFile {
  private:
   static constexpr Seals everything{.shrink = true, .grow = true, .write = true, .seal = true};
 
+  friend struct detail::KnownId;
+  [[nodiscard]] const detail::FileId& id() const noexcept { return detail::KnownId::of(file_); }
+
   std::string what(const char* tried) const { return detail::on_descriptor(tried, as_fd().get()); }
 
   File file_;

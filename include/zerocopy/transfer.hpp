@@ -10,6 +10,8 @@
 #include <zerocopy/options.hpp>                 // Options
 #include <zerocopy/result.hpp>                  // TransferResult, TransferError
 
+#include <netinet/tcp.h>  // TCP_CORK
+
 #include <string>  // the error's message
 
 namespace zerocopy::inline ZEROCOPY_ABI {
@@ -84,7 +86,18 @@ void deliver(Stranded& from, Cursor& to, const Options& options, TransferResult&
   run_blocking<Kind::in_flight, To>(job, result);
   StrandedAccess::take_back(from, job);
 }
-// One part of a gather. Not inlined: the parts of many gathers have the same kinds.
+// Whether a part of a gather can be sent; learns what the sink is.
+template <Kind From, Kind To>
+bool check_part(const Cursor& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
+  Job job(from, to, options);
+  // A sink that is one of the sources would change the parts that come later.
+  const bool sound = Planner<From, To>(job).check();
+  if (sound && job.from.id.is_same_inode(job.to.id)) job.machine.fail(Cause(Errc::same_file), Side::sink);
+  Mover<From, To>(job).conclude(result);
+  to = job.to;
+  return !result.error;
+}
+// Not inlined: the parts of many gathers have the same kinds.
 template <Kind From, Kind To>
 [[gnu::noinline]] void run_part(const Cursor& from, Cursor& to, const Options& options,
                                 TransferResult& result) noexcept {
@@ -92,28 +105,43 @@ template <Kind From, Kind To>
   run_blocking<From, To>(job, result);
   to = job.to;  // the next part goes on there
 }
+// The last bytes were sent with a promise of more that is not kept. Taking a cork off sends them; one that the caller
+// set stays.
+inline void take_promise_back(int fd) noexcept {
+  int corked = 0;
+  if (sys::get_option(fd, IPPROTO_TCP, TCP_CORK, corked) == 0 && corked == 0)
+    (void)sys::set_option(fd, IPPROTO_TCP, TCP_CORK, 0);
+}
+inline void refuse(Errc error, Side side, TransferResult& result) noexcept {
+  result.reason = StopReason::failed;
+  result.error = make_error_code(error);
+  result.side = side;
+}
 template <class Source, Kind To>
   requires is_gather<Source>
 void deliver(const Source& from, Cursor& to, const Options& options, TransferResult& total) noexcept {
-  if (Source::size == 0 || to.kind == Kind::messages) {
-    total.reason = StopReason::failed;
-    total.error = Source::size == 0 ? Errc::empty_gather : Errc::strategy_unavailable;
-    total.side = Source::size == 0 ? Side::source : Side::sink;
-    return;
-  }
+  if (Source::size == 0) return refuse(Errc::empty_gather, Side::source, total);
+  from.each([&]<Kind From>(const Endpoint<From>& part, bool) noexcept {
+    return check_part<From, To>(part.cursor, to, options, total);
+  });
+  if (total.error) return;
+  if (Source::size > 1 && to.kind == Kind::messages) return refuse(Errc::strategy_unavailable, Side::sink, total);
   Options rest = options;
-  from.each([&]<Kind From>(Endpoint<From> part, bool is_last) noexcept {
+  bool promised = false;
+  from.each([&]<Kind From>(const Endpoint<From>& part, bool is_last) noexcept {
     TransferResult result;
     rest.more = options.more || !is_last;
     run_part<From, To>(part.cursor, to, rest, result);
+    if (result.delivered > 0) promised = rest.more;
     if (rest.length != to_end) rest.length -= result.delivered;
     if (to.kind == Kind::range && to.left != to_end) to.left -= result.delivered;
-    // A part's own end is the end only of the last one.
-    const bool ended = result.reason == StopReason::end_of_source && From != Kind::range && !is_last;
-    if (ended) result.reason = StopReason::complete;
+    // A part's own end is not the end of the gather, unless it is a range that its file could not fill.
+    const bool is_whole = From != Kind::range || part.cursor.left == to_end || result.delivered == part.cursor.left;
+    if (result.reason == StopReason::end_of_source && !is_last && is_whole) result.reason = StopReason::complete;
     append(total, std::move(result));
-    return total.reason == StopReason::complete && rest.length > 0;
+    return total.reason == StopReason::complete && rest.length > 0 && !total.stranded;
   });
+  if (promised && !options.more && is_socket(to.kind)) take_promise_back(to.fd);
 }
 
 template <class Source>

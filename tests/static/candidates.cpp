@@ -27,7 +27,7 @@ static_assert([] {
     for (std::size_t t = 0; t < kind_count; ++t) {
       const Kind from = static_cast<Kind>(f);
       const Kind to = static_cast<Kind>(t);
-      const bool impossible = from == Kind::any || to == Kind::any || to == Kind::mapping || to == Kind::in_flight;
+      const bool impossible = from == Kind::any || to == Kind::any || to == Kind::in_flight;
       if (impossible != (candidates(from, to).size == 0)) return false;
       if (!impossible && !candidates(from, to).contains(read_write)) return false;
     }

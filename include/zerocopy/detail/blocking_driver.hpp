@@ -68,6 +68,7 @@ class BlockingDriver {
       case Woke::sink_dead: return look_at_sink(to);
       case Woke::timed_out: return job_.machine.stop(StopReason::timed_out, Cause(Errc::timed_out), side);
       case Woke::stopped: return job_.machine.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
+      case Woke::failed: return job_.machine.fail(Cause(errno), Side::none);
     }
   }
   void look_at_sink(const Cursor& to) noexcept {
@@ -88,7 +89,8 @@ class BlockingDriver {
     for (sends.reap(); sends.outstanding() > 0; sends.reap()) {
       const std::uint64_t before = sends.outstanding();
       const Woke woke = Waiter::wait(job_.to.fd, 0, -1, !learned, job_.limits);
-      if (woke == Woke::timed_out || woke == Woke::stopped || job_.machine.side() == Side::sink) return;
+      if (woke == Woke::timed_out || woke == Woke::stopped || woke == Woke::failed || job_.machine.side() == Side::sink)
+        return;
       sends.reap();
       if (woke == Woke::ready && !learned && sends.outstanding() == before) return;  // the socket is dead
       learned = woke != Woke::ready || sends.outstanding() < before;

@@ -18,10 +18,17 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 // - a message sink: a message is one call, which only copying ways can promise.
 constexpr StrategyList candidates(Kind from, Kind to) noexcept {
   using enum Strategy;
-  const bool impossible = from == Kind::any || to == Kind::any || to == Kind::mapping || to == Kind::in_flight;
+  const bool impossible = from == Kind::any || to == Kind::any || to == Kind::in_flight;
   if (impossible) return {};
-  if (from == Kind::in_flight) return {splice, read_write};  // the pipe is drained, then the buffer
-  if (to == Kind::memory || from == Kind::messages) return {read_write};
+  if (is_memory(to) || from == Kind::messages) return {read_write};
+  // The pipe is drained, then the buffer; into a message both are one write.
+  if (from == Kind::in_flight)
+    return to == Kind::messages ? StrategyList{read_write} : StrategyList{splice, read_write};
+  // A tty obeys no flag that keeps sendfile and splice from blocking.
+  if (from == Kind::device || to == Kind::device) {
+    if (to == Kind::messages || is_memory(from)) return {read_write};
+    return is_file(from) ? StrategyList{read_write, sendfile, splice} : StrategyList{read_write, splice};
+  }
   switch (from) {
     case Kind::file:
     case Kind::range:
@@ -30,8 +37,7 @@ constexpr StrategyList candidates(Kind from, Kind to) noexcept {
         case Kind::range: return {copy_file_range, splice, mmap_write, read_write, reflink};
         case Kind::pipe: return {splice, mmap_write, read_write};
         case Kind::socket: return {sendfile, splice, mmap_write, read_write, send_zerocopy};
-        case Kind::messages: return {read_write, mmap_write};
-        default: return {sendfile, splice, mmap_write, read_write};
+        default: return {read_write, mmap_write};  // messages
       }
     case Kind::memory:
       switch (to) {

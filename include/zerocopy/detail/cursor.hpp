@@ -4,6 +4,7 @@
 
 #include <zerocopy/config.hpp>
 
+#include <zerocopy/detail/file_id.hpp>  // FileId
 #include <zerocopy/detail/syscall.hpp>  // sys::seek
 #include <zerocopy/file.hpp>            // to_end
 
@@ -34,6 +35,15 @@ constexpr const char* to_string(Kind kind) noexcept {
   return names[static_cast<std::size_t>(kind)];
 }
 
+// What a descriptor that is no socket turns out to be.
+constexpr Kind kind_of(const FileId& id) noexcept {
+  switch (id.type) {
+    case FileId::Type::pipe: return Kind::pipe;
+    case FileId::Type::other:
+    case FileId::Type::socket: return Kind::device;
+    default: return Kind::file;
+  }
+}
 constexpr bool is_file(Kind kind) noexcept { return kind == Kind::file || kind == Kind::range; }
 constexpr bool is_socket(Kind kind) noexcept { return kind == Kind::socket || kind == Kind::messages; }
 constexpr bool is_memory(Kind kind) noexcept { return kind == Kind::memory || kind == Kind::mapping; }
@@ -48,6 +58,7 @@ struct Cursor {
   std::uint64_t offset = 0;     // of the next byte in the file
   std::uint64_t left = to_end;  // bytes that this end can still give or take
   std::byte* data = nullptr;    // the next byte in memory
+  FileId id{};                  // where a handle knows it, or fstat was asked
   bool large_messages = false;  // AF_UNIX: a message may be larger than our buffer
 
   // `K`: what the types say.

@@ -21,20 +21,19 @@ inline Outcome drain_buffer(const Cursor& to, std::uint64_t budget, Tools& tools
 }
 
 inline Outcome drain_pipe(const Cursor& to, std::uint64_t budget, Tools& tools, bool more) noexcept {
-  // Memory is no descriptor: the bytes go through the buffer.
-  if (is_memory(to.kind)) return Outcome::unsupported(Cause(EINVAL));
   off_t out;
   const sys::Count n =
       sys::splice(tools.store.pipe.read_end.get(), nullptr, to.fd, to.call_offset(out), budget, splice_flags(more));
   return settle_drain(Strategy::splice, n, budget);
 }
 
-// The buffer is empty when the machine spills.
+// Behind what the buffer holds already: of a message that is sent in one call.
 inline Outcome spill(std::uint64_t budget, Tools& tools) noexcept {
   InFlight& store = tools.store;
   if (const sys::Count error = store.need_buffer(); error < 0) return Outcome::failed(Cause(ENOMEM), Side::none);
-  const std::uint64_t asked = std::min<std::uint64_t>(budget, buffer_size);
-  const sys::Count n = sys::read(store.pipe.read_end.get(), store.buffer.get(), asked);
+  const std::uint64_t asked = std::min<std::uint64_t>(budget, buffer_size - store.end);
+  if (asked == 0) return Outcome::failed(Cause(EMSGSIZE), Side::sink);
+  const sys::Count n = sys::read(store.pipe.read_end.get(), store.buffer.get() + store.end, asked);
   return n > 0 ? Outcome::moved(static_cast<std::uint64_t>(n), Place::buffer)
                : Outcome::failed(Cause(n < 0 ? static_cast<int>(-n) : EIO), Side::none);
 }

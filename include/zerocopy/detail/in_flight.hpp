@@ -35,10 +35,10 @@ struct InFlight {
 
   // 0, or a negated errno.
   sys::Count need_buffer() noexcept {
-    if (!buffer) buffer = pool().take_buffer();
+    if (!buffer) buffer = Pool::take_buffer();
     return buffer ? 0 : -ENOMEM;
   }
-  sys::Count need_pipe() noexcept { return pipe ? 0 : pool().take(pipe); }
+  sys::Count need_pipe() noexcept { return pipe ? 0 : Pool::take(pipe); }
 
   void put_into_buffer(std::uint64_t n) noexcept { end += n; }
   void take_from_buffer(std::uint64_t n) noexcept {
@@ -53,10 +53,10 @@ struct InFlight {
 
  private:
   void recycle_used(std::uint64_t piped) noexcept {
-    if (buffer) pool().give_back(std::move(buffer));
+    if (buffer) Pool::give_back(std::move(buffer));
     begin = end = 0;
     if (!pipe) return;
-    if (piped == 0) pool().give_back(std::move(pipe));
+    if (piped == 0) Pool::give_back(std::move(pipe));
     pipe = OwnPipe{};
   }
 };

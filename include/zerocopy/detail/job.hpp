@@ -50,7 +50,7 @@ struct Job {
   Machine machine;
   Tools tools;
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
-  bool moved = false;                  // a hop was made
+  bool tried = false;                  // a hop was made, whatever it did
   bool ignore_sink = false;            // a message of the caller's stands in its error queue
   bool same_file_unchecked =
       false;  // copy_file_range looks at overlaps itself; before anything else runs it is checked

@@ -7,7 +7,7 @@
 //   done                           finish
 //   an end blocked                 wait for it
 //   all delivered                  finish: complete
-//   bytes in the buffer            drain_buffer       (a message sink: only when the message is whole)
+//   bytes in the buffer            drain_buffer       (a message sink: only when the message is whole, pipe included)
 //   bytes in the pipe              drain_pipe, or spill into the buffer where the sink refuses the pipe
 //   the source has ended           finish: complete without a length, else end_of_source
 //   otherwise                      first: a hop of the current strategy, or of read_write to prove an end
@@ -80,6 +80,7 @@ class Machine {
     StrategyList order;            // never empty
     bool forced = false;           // one strategy, no fallback
     bool ends_at_limit = false;    // the limit is where the source ended when the transfer began
+    bool fills_at_limit = false;   // the limit is where the sink is full, and more was asked for
     bool message_sink = false;
     bool collect = false;  // bytes into one message: fill it whole, then send it
     bool socket_source = false;
@@ -111,6 +112,8 @@ class Machine {
     if (is(done)) return Action::finish;
     if (is(waiting)) return Action::wait;
     if (delivered_ == setup.limit) return finish_at_limit();
+    if (setup.message_sink && piped_ > 0) return Action::spill;  // what is in flight is one message
+    if (setup.message_sink && piped_ > 0) return Action::spill;  // what is in flight is one message
     if ((buffered_ > 0 || is(empty_message)) && !is_collecting()) return Action::drain_buffer;
     if (piped_ > 0) return refuses_pipe() ? Action::spill : Action::drain_pipe;
     if (is(ended)) return finish_at_end();
@@ -189,6 +192,7 @@ class Machine {
 
   constexpr Action finish_at_limit() noexcept {
     if (setup.ends_at_limit) return finish_at_end();
+    if (setup.fills_at_limit) return fail(Cause(Errc::sink_full), Side::sink), Action::finish;
     stop(StopReason::complete, {}, Side::none);
     return Action::finish;
   }

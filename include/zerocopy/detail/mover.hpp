@@ -39,7 +39,7 @@ class Mover {
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
   template <Action action>
   [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
-    job_.moved = true;
+    job_.tried = true;
     if (outcome.partial) job_.tools.sigpipe.suspect();
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
     account<action>(outcome);
@@ -80,14 +80,11 @@ class Mover {
 
   template <Action action>
   [[gnu::always_inline]] void move(std::uint64_t most) noexcept {
-    if constexpr (action == Action::first && (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any))
-      if (job_.same_file_unchecked && job_.machine.strategy() != Strategy::copy_file_range)
-        if (!Planner<From, To>(job_).check_same_file() || job_.machine.next() != Action::first) return;
     const std::uint64_t wanted = job_.machine.budget(action);
     const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
-      if ((wanted > small || job_.moved) && job_.source_size == to_end && is_file(job_.from.kind)) look_at_size();
+      if (wanted > small || job_.tried) look_at_size();
     complete<action>(perform<action>(budget));
   }
   [[gnu::noinline]] void drain(Action action, std::uint64_t most) noexcept {
@@ -114,6 +111,7 @@ class Mover {
   }
   // A hop that moved nothing.
   void report(Action action, Outcome outcome) noexcept {
+    if (outcome.verdict == Verdict::blocked && action == Action::first) look_at_size();  // before a wait
     if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
       return job_.machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
@@ -161,15 +159,18 @@ class Mover {
     if (end.positioned == pins || end.kind != Kind::file) return 0;
     return pins ? end.pin() : end.unpin();
   }
+  bool rewind_source(std::uint64_t n) noexcept {
+    if (!is_rewindable(job_.from.kind)) return false;
+    if (job_.from.positioned || is_memory(job_.from.kind)) return true;
+    return sys::seek(job_.from.fd, -static_cast<std::int64_t>(n), SEEK_CUR) >= 0;
+  }
   void settle_in_flight(TransferResult& result) noexcept {
     const std::uint64_t buffered = job_.machine.buffered();
     const std::uint64_t piped = job_.machine.piped();
-    if (!is_rewindable(job_.from.kind)) {
+    if (!rewind_source(buffered + piped)) {
       result.stranded.emplace(std::move(job_.tools.store), buffered, piped);
       return;
     }
-    if (job_.from.kind == Kind::file && !job_.from.positioned)
-      (void)sys::seek(job_.from.fd, -static_cast<std::int64_t>(buffered + piped), SEEK_CUR);
     job_.machine.rewind();
     job_.tools.store.recycle(piped);
   }
@@ -199,8 +200,10 @@ class Mover {
   // --- a source that became shorter -------------------------------------------------------------------------------
 
   void look_at_size() noexcept {
+    if (job_.source_size != to_end || !is_file(job_.from.kind)) return;
     struct stat file;
-    job_.source_size = sys::stat(job_.from.fd, file) == 0 ? static_cast<std::uint64_t>(file.st_size) : 0;
+    const bool has_size = job_.from.id.type != FileId::Type::block_device && sys::stat(job_.from.fd, file) == 0;
+    job_.source_size = has_size ? static_cast<std::uint64_t>(file.st_size) : 0;
   }
   // Longer when the transfer began, and not merely a file whose size is a lie.
   [[nodiscard]] bool is_truncated() const noexcept {
@@ -218,7 +221,8 @@ class Mover {
 
   [[nodiscard]] Side blame(Cause cause) const noexcept {
     if (is_memory(job_.from.kind)) return Side::sink;
-    if (is_memory(job_.to.kind)) return Side::source;
+    // A fault is the sink's: its mapped file became shorter.
+    if (is_memory(job_.to.kind)) return cause.is(EFAULT) ? Side::sink : Side::source;
     const bool sinks = cause.is(EPIPE) || cause.is(ENOSPC) || cause.is(EDQUOT) || cause.is(EFBIG) ||
                        cause.is(EMSGSIZE) || cause.is(EDESTADDRREQ) || cause.is(ETXTBSY);
     if (sinks) return Side::sink;

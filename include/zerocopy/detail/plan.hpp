@@ -25,7 +25,12 @@ class Planner {
     const std::uint64_t source_left = From == Kind::range ? std::min(job_.from.left, clipped_to_) : clipped_to_;
     setup.asked = From == Kind::range && options.length == to_end ? job_.from.left : options.length;
     setup.limit = std::min({setup.asked, source_left, job_.to.left});
-    setup.ends_at_limit = setup.limit == source_left && setup.limit < setup.asked;
+    if (setup.limit < setup.asked && setup.asked != to_end) {
+      setup.ends_at_limit = setup.limit == source_left;
+      setup.fills_at_limit = !setup.ends_at_limit;
+    }
+    // A sink that is also the source ends the source where it ended, whatever is appended to it now.
+    if (setup.limit == clipped_to_ && clipped_to_ != to_end) setup.ends_at_limit = true;
     if (job_.to.kind == Kind::messages) {
       setup.message_sink = true;
       setup.collect = job_.from.kind != Kind::messages && !is_memory(From);
@@ -33,30 +38,14 @@ class Planner {
     setup.socket_source = is_socket(job_.from.kind);
     setup.memory_source = is_memory(From);
     setup.forced = options.strategy.has_value();
+    if (job_.to.kind == Kind::device && job_.limits.limited()) job_.tools.polled_piece = 1;  // a tty has room for one
     if (setup.limit > 0) choose();
   }
 
-  // Whether both ends are one file whose ranges overlap: the check that copy_file_range makes by itself. False when it has
-  // failed.
-  bool check_same_file() noexcept {
-    job_.same_file_unchecked = false;
-    const bool same = is_same_inode();
-    if (job_.machine.cause()) return false;
-    correct_kind(job_.from, from_stat_);
-    correct_kind(job_.to, to_stat_);
-    if (!same || !is_file(job_.from.kind) || !is_file(job_.to.kind)) return true;
-    // What was appended by now is not part of the source.
-    if (job_.moved) return job_.machine.on(Action::first, Outcome::end()), true;
-    const auto size = static_cast<std::uint64_t>(from_stat_.st_size);
-    std::uint64_t in = 0;
-    std::uint64_t out = 0;
-    if (!offset_of(job_.from, in, Side::source) || !offset_of(job_.to, out, Side::sink)) return false;
-    if (To != Kind::range && (sys::status_flags(job_.to.fd) & O_APPEND) != 0) out = size;
-    const std::uint64_t there = in < size ? size - in : 0;
-    const std::uint64_t length = std::min({job_.options.length, job_.from.left, job_.to.left, there});
-    if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
-    clipped_to_ = length;
-    return true;
+  // Whether the request is sound. Moves and changes nothing.
+  [[gnu::always_inline]] bool check() noexcept {
+    return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() &&
+           check_same();
   }
 
  private:
@@ -68,10 +57,6 @@ class Planner {
 
   // --- is the request sound? --------------------------------------------------------------------------------------
 
-  [[gnu::always_inline]] bool check() noexcept {
-    return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() &&
-           check_same();
-  }
   template <Kind K>
   [[gnu::always_inline]] bool check_end(Cursor& end, Side side) noexcept {
     if constexpr (is_memory(K) || K == Kind::in_flight) return true;
@@ -83,23 +68,27 @@ class Planner {
     }
     if constexpr (K == Kind::any)
       if (!find_kind(end, side)) return false;
+    if constexpr (K != Kind::socket && K != Kind::pipe)
+      if (end.id.type == FileId::Type::directory) return bad(Cause(EISDIR), side);
     if constexpr (K == Kind::any || K == Kind::socket)
       if (end.kind == Kind::messages && side == Side::source) return find_domain(end);
     return true;
   }
   [[gnu::always_inline]] bool find_kind(Cursor& end, Side side) noexcept {
-    const struct stat* const found = look_at(end, side);
-    if (found == nullptr) return false;
-    switch (found->st_mode & S_IFMT) {
-      case S_IFREG:
-      case S_IFBLK: end.kind = Kind::file; return true;
-      case S_IFIFO: end.kind = Kind::pipe; return true;
-      case S_IFSOCK: break;
-      default: end.kind = Kind::device; return true;
-    }
+    if (!find_id(end, side)) return false;
+    end.kind = kind_of(end.id);
+    if (end.id.type != FileId::Type::socket) return true;
     int type = 0;
     if (const sys::Count error = sys::get_option(end.fd, SOL_SOCKET, SO_TYPE, type); error < 0) return bad(error, side);
     end.kind = type == SOCK_STREAM ? Kind::socket : Kind::messages;
+    return true;
+  }
+  // One fstat an end, at the most; none where a handle knows.
+  [[gnu::always_inline]] bool find_id(Cursor& end, Side side) noexcept {
+    if (end.id.type != FileId::Type::unknown) return true;
+    struct stat found;
+    if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side);
+    end.id = FileId::of(found);
     return true;
   }
   bool find_domain(Cursor& end) noexcept {
@@ -108,16 +97,6 @@ class Planner {
     if (error < 0) return bad(error, Side::source);
     end.large_messages = domain == AF_UNIX;
     return true;
-  }
-  // One fstat an end, at the most. Null when it failed, or for a directory.
-  [[gnu::always_inline]] const struct stat* look_at(const Cursor& end, Side side) noexcept {
-    struct stat& found = side == Side::source ? from_stat_ : to_stat_;
-    bool& known = side == Side::source ? from_known_ : to_known_;
-    if (known) return &found;
-    if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side), nullptr;
-    if (S_ISDIR(found.st_mode)) return bad(Cause(EISDIR), side), nullptr;
-    known = true;
-    return &found;
   }
   bool check_sink_range() noexcept {
     if constexpr (To == Kind::range) {
@@ -129,34 +108,35 @@ class Planner {
   }
   // One descriptor, one pipe, or overlapping ranges of one file: the source would read what was just written.
   bool check_same() noexcept {
-    if constexpr (is_memory(From) || is_memory(To) || From == Kind::in_flight) return true;
-    constexpr bool ranges = From == Kind::range || To == Kind::range;
-    if (!ranges && job_.from.fd == job_.to.fd) return bad(Cause(Errc::same_file), Side::sink);
-    constexpr bool can_be_files = (is_file(From) || From == Kind::any) && (is_file(To) || To == Kind::any);
-    constexpr bool can_be_pipes = (From == Kind::pipe || From == Kind::any) && (To == Kind::pipe || To == Kind::any);
-    if constexpr (can_be_files)
-      if (is_file(job_.from.kind) && is_file(job_.to.kind)) return leaves_check_to_the_kernel() || check_same_file();
-    if constexpr (can_be_pipes)
-      if (job_.from.kind == Kind::pipe && job_.to.kind == Kind::pipe && is_same_inode())
-        return bad(Cause(Errc::same_file), Side::sink);
-    return !job_.machine.cause();
+    if constexpr (From == Kind::memory || To == Kind::memory || From == Kind::in_flight) return true;
+    constexpr bool at_position = From != Kind::range && To != Kind::range && !is_memory(From) && !is_memory(To);
+    if (at_position && job_.from.fd == job_.to.fd) return bad(Cause(Errc::same_file), Side::sink);
+    const bool files = has_inode<From>(job_.from) && has_inode<To>(job_.to);
+    const bool pipes = job_.from.kind == Kind::pipe && job_.to.kind == Kind::pipe;
+    if (!files && !pipes) return true;
+    if (!find_id(job_.from, Side::source) || !find_id(job_.to, Side::sink)) return false;
+    if (!job_.from.id.is_same_inode(job_.to.id)) return true;
+    return pipes ? bad(Cause(Errc::same_file), Side::sink) : check_overlap();
   }
-  // With a length given, and copy_file_range first: it says EINVAL to overlapping ranges.
-  bool leaves_check_to_the_kernel() noexcept {
-    const Options& options = job_.options;
-    constexpr auto by_kernel = Strategy::copy_file_range;
-    const bool first = options.strategy ? options.strategy == by_kernel : options.allow.contains(by_kernel);
-    return job_.same_file_unchecked = first && options.length != to_end && !from_known_;
+  // A private mapping has none: what is stored there never reaches its file.
+  template <Kind K>
+  static bool has_inode(const Cursor& end) noexcept {
+    if constexpr (K == Kind::mapping) return end.id.type != FileId::Type::unknown;
+    return is_file(end.kind);
   }
-  // False also when it can't be known, with a cause.
-  bool is_same_inode() noexcept {
-    return look_at(job_.from, Side::source) != nullptr && look_at(job_.to, Side::sink) != nullptr &&
-           from_stat_.st_dev == to_stat_.st_dev && from_stat_.st_ino == to_stat_.st_ino;
-  }
-  // A File can be open on something that is no file.
-  static void correct_kind(Cursor& end, const struct stat& found) noexcept {
-    if (end.kind == Kind::file && S_ISCHR(found.st_mode)) end.kind = Kind::device;
-    if (end.kind == Kind::file && S_ISFIFO(found.st_mode)) end.kind = Kind::pipe;
+  bool check_overlap() noexcept {
+    struct stat file;
+    if (const sys::Count error = sys::stat(job_.from.fd, file); error < 0) return bad(error, Side::source);
+    const std::uint64_t size = reach(file);
+    std::uint64_t in = 0;
+    std::uint64_t out = 0;
+    if (!offset_of(job_.from, in, Side::source) || !offset_of(job_.to, out, Side::sink)) return false;
+    if (job_.to.kind == Kind::file && (sys::status_flags(job_.to.fd) & O_APPEND) != 0) out = size;
+    const std::uint64_t there = in < size ? size - in : 0;
+    const std::uint64_t length = std::min({job_.options.length, job_.from.left, job_.to.left, there});
+    if (length > 0 && in < out + length && out < in + length) return bad(Cause(Errc::same_file), Side::sink);
+    clipped_to_ = there;
+    return true;
   }
   bool offset_of(const Cursor& end, std::uint64_t& offset, Side side) noexcept {
     offset = end.offset;
@@ -170,8 +150,6 @@ class Planner {
   // --- which strategies, in which order? ---------------------------------------------------------------------------
 
   [[gnu::always_inline]] bool choose() noexcept {
-    if constexpr (is_file(From) || From == Kind::any)
-      if (from_known_ && is_file(job_.from.kind)) job_.source_size = static_cast<std::uint64_t>(from_stat_.st_size);
     Machine::Setup& setup = job_.machine.setup;
     const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
     StrategySet serves = serving.set;
@@ -190,7 +168,7 @@ class Planner {
     }
     // Of what is in flight already the pipe is drained by splice, unless that is not wanted.
     if constexpr (From == Kind::in_flight) setup.refuse_pipe = setup.order.items[0] == Strategy::read_write;
-    if constexpr (From == Kind::socket || From == Kind::any) look_at_socket_source();
+    if constexpr (From == Kind::socket || From == Kind::any) return look_at_socket_source();
     return true;
   }
 
@@ -234,19 +212,28 @@ class Planner {
     if (is_file(job_.from.kind) && !is_file(job_.to.kind)) set.insert(Strategy::sendfile).insert(Strategy::splice);
     return set;
   }
-  // A memfd sealed against writing and shrinking.
+  // A memfd sealed against writing and shrinking, or an immutable file.
   [[nodiscard]] bool is_unchangeable() const noexcept {
-    if (job_.from.fd < 0 || is_memory(job_.from.kind)) return false;
+    if (!is_file(job_.from.kind)) return false;
     const int seals = ::fcntl(job_.from.fd, F_GET_SEALS);
-    return seals >= 0 && (seals & F_SEAL_WRITE) != 0 && (seals & F_SEAL_SHRINK) != 0;
+    if (seals >= 0 && (seals & F_SEAL_WRITE) != 0 && (seals & F_SEAL_SHRINK) != 0) return true;
+    struct statx file;
+    return ::statx(job_.from.fd, "", AT_EMPTY_PATH, STATX_TYPE, &file) == 0 &&
+           (file.stx_attributes & STATX_ATTR_IMMUTABLE) != 0;
   }
   static bool is_blocking(const Cursor& end) noexcept {
     const sys::Count flags = sys::status_flags(end.fd);
     return flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
-  void look_at_socket_source() noexcept {
-    if (is_socket(job_.from.kind) && job_.machine.setup.order.contains(Strategy::splice))
-      job_.tools.poll_before_splice = is_blocking(job_.from);
+  // splice from a blocking socket would block: it is polled first, where a listening one would never be ready.
+  bool look_at_socket_source() noexcept {
+    if (!is_socket(job_.from.kind) || !job_.machine.setup.order.contains(Strategy::splice)) return true;
+    job_.tools.poll_before_splice = is_blocking(job_.from);
+    if (!job_.tools.poll_before_splice) return true;
+    int listens = 0;
+    if (const sys::Count error = sys::get_option(job_.from.fd, SOL_SOCKET, SO_ACCEPTCONN, listens); error < 0)
+      return bad(error, Side::source);
+    return listens == 0 || bad(Cause(ENOTCONN), Side::source);
   }
 
   Job& job_;
@@ -255,10 +242,6 @@ class Planner {
   StrategySet shares_;
   StrategySet uncuttable_;
   StrategySet not_worth_it_;
-  bool from_known_ = false;
-  bool to_known_ = false;
-  struct stat from_stat_;
-  struct stat to_stat_;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

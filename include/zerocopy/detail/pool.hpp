@@ -36,20 +36,25 @@ struct OwnPipe {
   explicit operator bool() const noexcept { return static_cast<bool>(read_end); }
 };
 
-inline std::atomic<unsigned> fork_generation{0};
+// How often this process has been forked from one that used the library: descriptors of an older generation are
+// the parent's.
+inline std::atomic<unsigned> fork_count{0};
+inline unsigned fork_generation() noexcept {
+  [[maybe_unused]] static const int once =
+      ::pthread_atfork(nullptr, nullptr, [] { fork_count.fetch_add(1, std::memory_order_relaxed); });
+  return fork_count.load(std::memory_order_relaxed);
+}
 
 class Pool {
  public:
-  Pool() noexcept {
-    [[maybe_unused]] static const int once =
-        ::pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1, std::memory_order_relaxed); });
-  }
+  Pool() noexcept { is_open = true; }
+  ~Pool() { is_open = false; }
 
   // 0, or the negated errno of pipe2 (EMFILE, ENFILE).
-  sys::Count take(OwnPipe& pipe) noexcept {
-    drop_parents_pipes();
-    if (pipe_count_ > 0) {
-      pipe = std::move(pipes_[--pipe_count_]);
+  static sys::Count take(OwnPipe& pipe) noexcept {
+    Pool* const mine = of_this_thread();
+    if (mine != nullptr && mine->pipe_count_ > 0) {
+      pipe = std::move(mine->pipes_[--mine->pipe_count_]);
       return 0;
     }
     int ends[2];
@@ -62,38 +67,46 @@ class Pool {
     return 0;
   }
   // Only an empty pipe: the caller has counted its bytes.
-  void give_back(OwnPipe pipe) noexcept {
-    drop_parents_pipes();
-    if (pipe && pipe_count_ < pooled_pipes) pipes_[pipe_count_++] = std::move(pipe);
+  static void give_back(OwnPipe pipe) noexcept {
+    Pool* const mine = of_this_thread();
+    if (mine != nullptr && pipe && mine->pipe_count_ < pooled_pipes)
+      mine->pipes_[mine->pipe_count_++] = std::move(pipe);
   }
 
   // Null when there is no memory.
-  Buffer take_buffer() noexcept {
-    if (buffer_count_ > 0) return std::move(buffers_[--buffer_count_]);
+  static Buffer take_buffer() noexcept {
+    Pool* const mine = of_this_thread();
+    if (mine != nullptr && mine->buffer_count_ > 0) return std::move(mine->buffers_[--mine->buffer_count_]);
     return Buffer(new (std::nothrow) std::byte[buffer_size]);
   }
-  void give_back(Buffer buffer) noexcept {
-    if (buffer && buffer_count_ < pooled_buffers) buffers_[buffer_count_++] = std::move(buffer);
+  static void give_back(Buffer buffer) noexcept {
+    Pool* const mine = of_this_thread();
+    if (mine != nullptr && buffer && mine->buffer_count_ < pooled_buffers)
+      mine->buffers_[mine->buffer_count_++] = std::move(buffer);
   }
 
  private:
+  // Null in a thread that ends, for the transfers of destructors that run after the pool's.
+  static Pool* of_this_thread() noexcept {
+    thread_local Pool mine;
+    if (!is_open) return nullptr;
+    mine.drop_parents_pipes();
+    return &mine;
+  }
   void drop_parents_pipes() noexcept {
-    const unsigned now = fork_generation.load(std::memory_order_relaxed);
+    const unsigned now = fork_generation();
     if (generation_ == now) return;
     generation_ = now;
     while (pipe_count_ > 0) pipes_[--pipe_count_] = OwnPipe{};
   }
 
+  static inline thread_local constinit bool is_open = false;
+
   std::array<OwnPipe, pooled_pipes> pipes_;
   std::array<Buffer, pooled_buffers> buffers_;
   std::size_t pipe_count_ = 0;
   std::size_t buffer_count_ = 0;
-  unsigned generation_ = fork_generation.load(std::memory_order_relaxed);
+  unsigned generation_ = fork_generation();
 };
-
-inline Pool& pool() noexcept {
-  thread_local Pool mine;
-  return mine;
-}
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

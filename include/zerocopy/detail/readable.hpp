@@ -23,7 +23,7 @@ inline Readable readable(const Cursor& from, std::uint64_t budget, Tools& tools)
   // Past the end of its file a mapping would read as zeros up to the page's end.
   struct stat file;
   if (const sys::Count error = sys::stat(from.fd, file); error < 0) return {nullptr, error};
-  const auto size = static_cast<std::uint64_t>(file.st_size);
+  const std::uint64_t size = reach(file);
   if (from.offset >= size) return {};
   return {from.data, static_cast<sys::Count>(
                          std::min({sys::clamp(budget), sys::clamp(from.left), sys::clamp(size - from.offset)}))};

@@ -9,6 +9,8 @@
 #include <zerocopy/detail/window.hpp>          // the mapped part of the source
 #include <zerocopy/detail/zerocopy_sends.hpp>  // MSG_ZEROCOPY and its completions
 
+#include <limits.h>  // PIPE_BUF
+
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 // Of Linux 6.18; older headers lack it, older kernels refuse it.
@@ -21,8 +23,9 @@ struct Tools {
   SigpipeBlock sigpipe;
   int write_flags = RWF_NOWAIT | rwf_nosignal;  // for pipes and devices: those that the kernel has not refused
   int read_flags = RWF_NOWAIT;
-  bool more = false;                // the last bytes are not the last ones of the sink
-  bool poll_before_splice = false;  // the source is a blocking socket
+  std::uint64_t polled_piece = PIPE_BUF;  // what fits where poll says writable
+  bool more = false;                      // the last bytes are not the last ones of the sink
+  bool poll_before_splice = false;        // the source is a blocking socket
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

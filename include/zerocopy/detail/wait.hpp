@@ -5,6 +5,7 @@
 
 #include <zerocopy/detail/cursor.hpp>   // Cursor
 #include <zerocopy/detail/outcome.hpp>  // Side, Cause
+#include <zerocopy/detail/pool.hpp>     // fork_generation
 #include <zerocopy/options.hpp>         // deadline, idle timeout, stop token
 
 #include <sys/epoll.h>    // a wait that a standing POLLERR does not end
@@ -52,7 +53,7 @@ class Limits {
   Clock::time_point last_byte_;  // or the start; with an idle timeout only
 };
 
-enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, sink_dead };
+enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, sink_dead, failed };
 
 // An eventfd per thread, made at the first wait that has a stop token.
 inline int stop_bell() noexcept {
@@ -61,7 +62,7 @@ inline int stop_bell() noexcept {
     unsigned generation = 0;
   };
   thread_local Bell bell;
-  const unsigned now = fork_generation.load(std::memory_order_relaxed);
+  const unsigned now = fork_generation();
   if (!bell.fd || bell.generation != now) bell = {OwnedFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), now};
   return bell.fd.get();
 }
@@ -91,29 +92,34 @@ class Waiter {
  private:
   static Woke poll_once(int fd, short events, int sink, int bell, bool stalled, const Limits& limits) noexcept {
     if (limits.stop_requested()) return Woke::stopped;
-    pollfd ends[3] = {{fd, events, 0}, {sink, 0, 0}, {bell, POLLIN, 0}};
+    // Only the ends in use: poll refuses more entries than RLIMIT_NOFILE.
+    pollfd ends[3] = {{fd, events, 0}, {-1, 0, 0}, {-1, 0, 0}};
+    nfds_t used = 1;
+    const pollfd* const at_sink = &ends[used];
+    if (sink >= 0) ends[used++] = {sink, 0, 0};
+    if (bell >= 0) ends[used++] = {bell, POLLIN, 0};
     const int timeout = milliseconds(limits, limits.stop().stop_possible() && bell < 0 ? without_bell : longest);
-    int n = ::poll(ends, 3, timeout);
-    if (n > 0 && stalled && ends[0].revents == POLLERR && ends[1].revents == 0 && ends[2].revents == 0)
-      n = edge_wait(ends, timeout);
+    int n = ::poll(ends, used, timeout);
+    if (n < 0 && errno != EINTR) return Woke::failed;
+    if (n == 1 && stalled && ends[0].revents == POLLERR) n = edge_wait(ends[0], bell, timeout);
     if (limits.stop_requested()) return Woke::stopped;
     if (n > 0 && ends[0].revents != 0) return Woke::ready;
-    if (n > 0 && ends[1].revents != 0) return Woke::sink_dead;
+    if (n > 0 && sink >= 0 && at_sink->revents != 0) return Woke::sink_dead;
     if (const auto end = limits.end(); end && Clock::now() >= *end) return Woke::timed_out;
     return Woke::retry;
   }
 
-  // Waits for an edge on the first end, or on the bell.
-  static int edge_wait(pollfd (&ends)[3], int timeout) noexcept {
+  // Waits for an edge on `end`, or for the bell.
+  static int edge_wait(pollfd& end, int bell, int timeout) noexcept {
     const OwnedFd set(::epoll_create1(EPOLL_CLOEXEC));
     if (!set) return 0;
-    epoll_event event{static_cast<std::uint32_t>(ends[0].events) | EPOLLET, {}};
-    (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, ends[0].fd, &event);
+    epoll_event event{static_cast<std::uint32_t>(end.events) | EPOLLET, {}};
+    (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, end.fd, &event);
     // The first event is that of being added: what is ready now, and the standing error.
     if (::epoll_wait(set.get(), &event, 1, 0) == 1 && (event.events & ~std::uint32_t{EPOLLERR}) != 0) return 1;
-    pollfd both[2] = {{set.get(), POLLIN, 0}, {ends[2].fd, POLLIN, 0}};
-    const int n = ::poll(both, 2, timeout);
-    ends[0].revents = both[0].revents;
+    pollfd both[2] = {{set.get(), POLLIN, 0}, {bell, POLLIN, 0}};
+    const int n = ::poll(both, bell >= 0 ? 2 : 1, timeout);
+    end.revents = both[0].revents;
     return n;
   }
 

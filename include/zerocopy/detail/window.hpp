@@ -4,6 +4,7 @@
 
 #include <zerocopy/config.hpp>
 
+#include <zerocopy/detail/file_id.hpp>  // reach
 #include <zerocopy/detail/syscall.hpp>  // mmap, fstat
 
 #include <cstddef>  // std::byte
@@ -31,7 +32,7 @@ class Window {
   sys::Count open(int fd, std::uint64_t offset, std::uint64_t wanted) noexcept {
     struct stat now;
     if (const sys::Count error = sys::stat(fd, now); error < 0) return error;
-    const auto size = static_cast<std::uint64_t>(now.st_size);
+    const std::uint64_t size = reach(now);
     if (offset >= size) return 0;
     const std::uint64_t available = std::min({wanted, size - offset, span});
     if (!holds(offset, available)) {

@@ -19,7 +19,7 @@ struct Reflink {
     struct stat file;
     if (const sys::Count error = sys::stat(from.fd, file); error < 0)
       return settle(name, Place::sink, from, to, error, budget);
-    const auto size = static_cast<std::uint64_t>(file.st_size);
+    const std::uint64_t size = reach(file);
     if (from.offset >= size) return Outcome::end();
     const std::uint64_t n = std::min({budget, size - from.offset, piece});
     const sys::Count done = sys::clone_range(from.fd, from.offset, to.fd, to.offset, n);
