@@ -48,7 +48,7 @@ void require_as_read(const char* path) {
 TEST_CASE("source start x sink start x limit: bytes and positions are right, a limit past the end reports the end") {
   const std::size_t size = 32769;
   for (const std::size_t start : {std::size_t{0}, std::size_t{100}, size}) {
-    for (const std::size_t at : {0, 200}) {
+    for (const std::size_t at : {std::size_t{0}, std::size_t{200}}) {
       for (const std::uint64_t limit : {zc::to_end, std::uint64_t{size - 101}, std::uint64_t{size + 7}}) {
         zc::File from = file_of(pattern(0, size));
         zc::File to = file_of({});

@@ -122,7 +122,12 @@ TEST_CASE("A TCP socket over IPv6 connects and carries bytes", "[socket]") {
 }
 
 TEST_CASE("A name is looked up, and the family can be chosen", "[socket]") {
-  auto listener = zc::Listener::bind("localhost", 0, {.family = zc::Family::ipv4});
+  std::error_code unknown;
+  auto listener = zc::Listener::bind("localhost", 0, {.family = zc::Family::ipv4}, unknown);
+  if (unknown) {  // a bare root file system has no /etc/hosts
+    WARN("skipped: localhost can't be looked up here: " << unknown.message());
+    return;
+  }
   const auto client = zc::Socket::connect("localhost", listener.port());  // tries ::1 too
   CHECK(client.family() == zc::Family::ipv4);
   const auto chosen = zc::Socket::connect("localhost", listener.port(), {.family = zc::Family::ipv4});
