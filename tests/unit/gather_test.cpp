@@ -80,7 +80,8 @@ TEST_CASE("a gather arrives whole through a socket and leaves no cork", "[gather
 TEST_CASE("a part that fails tells how many bytes of all parts arrived", "[gather]") {
   File sink = File::temporary();
   std::error_code ec;
-  const TransferResult r = transfer(gather(bytes(head), BorrowedFd(-1), bytes(tail)), sink, ec);
+  const File unreadable = File::open("/dev/null", {.access = Access::write});
+  const TransferResult r = transfer(gather(bytes(head), unreadable, bytes(tail)), sink, ec);
   CHECK(ec == std::errc::bad_file_descriptor);
   CHECK(r.side == Side::source);
   CHECK(r.delivered == 5);
