@@ -40,7 +40,11 @@ class Mover {
   template <Action action>
   [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
     job_.tried = true;
-    if (outcome.partial) job_.tools.sigpipe.suspect();
+    if (outcome.partial) {
+      job_.tools.sigpipe.suspect();
+    } else if (is_socket(job_.to.kind)) {  // a FIFO can get a new reader, a socket that was shut down stays so
+      job_.tools.sigpipe.clear();
+    }
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
     account<action>(outcome);
     job_.machine.on(action, outcome);

@@ -24,15 +24,15 @@ struct Outcome {
   Verdict verdict = Verdict::end;
   Place place = Place::sink;
   Side side = Side::none;
-  bool partial = false;  // fewer bytes than the hop asked for
+  bool partial = false;  // fewer bytes than the hop asked for, or a failure
   Cause cause{};
   std::uint64_t count = 0;
 
   static constexpr Outcome moved(std::uint64_t n, Place place, bool partial = false) noexcept {
     return {Verdict::moved, place, Side::none, partial, {}, n};
   }
-  static constexpr Outcome blocked(Side side) noexcept { return {Verdict::blocked, Place::sink, side, true, {}, 0}; }
-  static constexpr Outcome end() noexcept { return {Verdict::end, Place::sink, Side::none, true, {}, 0}; }
+  static constexpr Outcome blocked(Side side) noexcept { return {Verdict::blocked, Place::sink, side, false, {}, 0}; }
+  static constexpr Outcome end() noexcept { return {Verdict::end, Place::sink, Side::none, false, {}, 0}; }
   static constexpr Outcome unsupported(Cause cause, Side side = Side::none) noexcept {
     return {Verdict::unsupported, Place::sink, side, true, cause, 0};
   }

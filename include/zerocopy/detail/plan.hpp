@@ -89,6 +89,8 @@ class Planner {
     struct stat found;
     if (const sys::Count error = sys::stat(end.fd, found); error < 0) return bad(error, side);
     end.id = FileId::of(found);
+    if (side == Side::source && end.id.type == FileId::Type::regular)
+      job_.source_size = static_cast<std::uint64_t>(found.st_size);
     return true;
   }
   bool find_domain(Cursor& end) noexcept {

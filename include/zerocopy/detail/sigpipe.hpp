@@ -29,6 +29,8 @@ class SigpipeBlock {
   }
   // A call was cut short or failed: the signal may have been raised, also beside a positive count.
   void suspect() noexcept { suspect_ = true; }
+  // A later call on the same socket did not fail: it was not shut down, so nothing was raised.
+  void clear() noexcept { suspect_ = false; }
 
   void end() noexcept {
     if (!active_) return;
