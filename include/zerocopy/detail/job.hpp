@@ -52,8 +52,6 @@ struct Job {
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
   bool tried = false;                  // a hop was made, whatever it did
   bool ignore_sink = false;            // a message of the caller's stands in its error queue
-  bool same_file_unchecked =
-      false;  // copy_file_range looks at overlaps itself; before anything else runs it is checked
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail
