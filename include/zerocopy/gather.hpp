@@ -45,7 +45,7 @@ template <class... Parts>
                 "zerocopy: every part of a gather must be a source, and not a gather or Stranded");
   static_assert(((std::is_lvalue_reference_v<Parts> || std::is_trivially_destructible_v<Parts>)&&...),
                 "zerocopy: a gather borrows its parts: give handles a name first");
-  return Gather(detail::as_source(parts)...);
+  return Gather(detail::Endpoint<detail::source_kind<std::remove_cvref_t<Parts>>()>{detail::as_source(parts)}...);
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

@@ -27,12 +27,13 @@ class BlockingDriver {
         wait(job_.machine.waiting_for());
         continue;
       }
-      Before before;
-      if (job_.limits.limited()) before = look();
-      Mover<From, To>(job_).move(action, job_.pace.most());
-      if (job_.limits.limited()) learn(before);
+      if (job_.limits.limited()) {
+        move_and_learn(action);
+      } else {
+        Mover<From, To>(job_).move(action, job_.pace.most());
+      }
     }
-    if (job_.tools.zerocopy_sends.outstanding() > 0) wait_for_completions();
+    if (job_.tools.outstanding_sends() > 0) wait_for_completions();
   }
 
  private:
@@ -42,7 +43,9 @@ class BlockingDriver {
     std::uint64_t bytes = 0;
   };
   Before look() const noexcept { return {Clock::now(), job_.machine.consumed() + job_.machine.delivered()}; }
-  void learn(const Before& before) noexcept {
+  [[gnu::noinline]] void move_and_learn(Action action) noexcept {
+    const Before before = look();
+    Mover<From, To>(job_).move(action, job_.pace.most());
     const Before now = look();
     job_.pace.learn(now.time - before.time);
     if (now.bytes != before.bytes) job_.limits.progressed();
@@ -57,9 +60,9 @@ class BlockingDriver {
     // A sink that dies while the source is silent is noticed.
     const bool can_die = to.kind == Kind::pipe || to.kind == Kind::socket;
     const int sink = at_source && can_die && !job_.ignore_sink ? to.fd : -1;
-    auto& sends = job_.tools.zerocopy_sends;
-    if (sends.outstanding() > 0) sends.reap();  // completions that are here would end every wait at once
-    const bool completions = sends.outstanding() > 0;
+    // Completions that are here would end every wait at once.
+    if (job_.tools.outstanding_sends() > 0) job_.tools.zerocopy_sends().reap();
+    const bool completions = job_.tools.outstanding_sends() > 0;
     const Woke woke = Waiter::wait(at_source ? from.fd : to.fd, at_source ? POLLIN : POLLOUT, sink,
                                    job_.machine.is_stalled(), job_.limits);
     switch (woke) {
@@ -84,7 +87,7 @@ class BlockingDriver {
 
   // Pages that were sent with MSG_ZEROCOPY are the caller's again when their completions are here.
   void wait_for_completions() noexcept {
-    auto& sends = job_.tools.zerocopy_sends;
+    auto& sends = job_.tools.zerocopy_sends();
     bool learned = true;  // a wake-up without a completion: an error or a hang-up stands
     for (sends.reap(); sends.outstanding() > 0; sends.reap()) {
       const std::uint64_t before = sends.outstanding();
@@ -102,11 +105,11 @@ class BlockingDriver {
 
 // Runs `job` to its end, and says what happened.
 template <Kind From, Kind To>
-[[gnu::always_inline]] inline void run_blocking(Job& job, TransferResult& result) noexcept {
+[[gnu::always_inline]] inline TransferResult run_blocking(Job& job) noexcept {
   Planner<From, To>(job).make();
   if (job.limits.limited() && job.machine.setup.limit > 0) BlockingDriver<From, To>(job).obey_limits();
   BlockingDriver<From, To>(job).run();
-  Mover<From, To>(job).conclude(result);
+  return Mover<From, To>(job).conclude();
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

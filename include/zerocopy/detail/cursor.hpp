@@ -47,6 +47,7 @@ constexpr Kind kind_of(const FileId& id) noexcept {
 constexpr bool is_file(Kind kind) noexcept { return kind == Kind::file || kind == Kind::range; }
 constexpr bool is_socket(Kind kind) noexcept { return kind == Kind::socket || kind == Kind::messages; }
 constexpr bool is_memory(Kind kind) noexcept { return kind == Kind::memory || kind == Kind::mapping; }
+constexpr bool is_bounded(Kind kind) noexcept { return kind == Kind::range || is_memory(kind); }
 // After a failure its position can be set to what was delivered.
 constexpr bool is_rewindable(Kind kind) noexcept { return is_file(kind) || is_memory(kind); }
 

@@ -39,12 +39,8 @@ class Mover {
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
   template <Action action>
   [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
-    job_.tried = true;
-    if (outcome.partial) {
-      job_.tools.sigpipe.suspect();
-    } else if (is_socket(job_.to.kind)) {  // a FIFO can get a new reader, a socket that was shut down stays so
-      job_.tools.sigpipe.clear();
-    }
+    // A FIFO can get a new reader, a socket that was shut down stays so: there the last call tells.
+    if (outcome.partial || (may_be_socket(To) && is_socket(job_.to.kind))) job_.tools.sigpipe.suspect(outcome.partial);
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
     account<action>(outcome);
     job_.machine.on(action, outcome);
@@ -56,26 +52,23 @@ class Mover {
   }
 
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
-  [[gnu::always_inline]] void conclude(TransferResult& result) noexcept {
+  [[gnu::always_inline]] TransferResult conclude() noexcept {
     constexpr bool keeps_store = From == Kind::in_flight;  // the Stranded that it came from takes it back
-    if constexpr (!keeps_store) {
-      if (job_.machine.buffered() + job_.machine.piped() > 0) {
-        settle_in_flight(result);
-      } else {
-        job_.tools.store.recycle(0);
-      }
-    }
-    (void)job_.from.unpin();
-    (void)job_.to.unpin();
-    result.delivered = job_.machine.delivered();
-    result.consumed = keeps_store ? job_.machine.delivered() : job_.machine.consumed();
-    result.reason = job_.machine.reason();
-    if (job_.machine.cause()) result.error = job_.machine.cause().code();
-    result.side = job_.machine.side();
-    result.strategy = job_.machine.mover();
-    if (!job_.machine.trail().empty()) result.trail = job_.machine.trail();
-    result.calls = job_.machine.calls();
+    TransferResult result;
+    if constexpr (!keeps_store)
+      if (job_.tools.has_resources()) settle_in_flight(result.stranded);
+    if (job_.from.pinned || job_.to.pinned) unpin();
+    const Machine& machine = job_.machine;
+    result.delivered = machine.delivered();
+    result.consumed = keeps_store ? machine.delivered() : machine.consumed();
+    result.reason = machine.reason();
+    if (machine.cause()) result.error = machine.cause().code();
+    result.side = machine.side();
+    result.strategy = machine.mover();
+    if (!machine.trail().empty()) result.trail = machine.trail();
+    result.calls = machine.calls();
     if constexpr (is_memory(From)) result.source_in_use = is_still_read();
+    return result;
   }
 
  private:
@@ -88,7 +81,7 @@ class Mover {
     const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
-      if (wanted > small || job_.tried) look_at_size();
+      if (wanted > small || job_.machine.calls() > 0) look_at_size();
     complete<action>(perform<action>(budget));
   }
   [[gnu::noinline]] void drain(Action action, std::uint64_t most) noexcept {
@@ -114,7 +107,7 @@ class Mover {
     if constexpr (action == Action::spill) return spill(budget, job_.tools);
   }
   // A hop that moved nothing.
-  void report(Action action, Outcome outcome) noexcept {
+  [[gnu::noinline]] void report(Action action, Outcome outcome) noexcept {
     if (outcome.verdict == Verdict::blocked && action == Action::first) look_at_size();  // before a wait
     if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
@@ -125,6 +118,7 @@ class Mover {
     return job_.tools.more || budget < job_.machine.budget(Action::drain_buffer);
   }
 
+  // The current strategy's hop.
   [[gnu::always_inline]] Outcome first(std::uint64_t budget) noexcept {
     Outcome outcome = Outcome::unsupported(Cause(Errc::not_for_this_pair));
     (void)(try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
@@ -159,6 +153,10 @@ class Mover {
     if constexpr (To == Kind::file || To == Kind::any) return place(job_.to, S::pins_sink);
     return 0;
   }
+  void unpin() noexcept {
+    (void)job_.from.unpin();
+    (void)job_.to.unpin();
+  }
   [[gnu::always_inline]] static sys::Count place(Cursor& end, bool pins) noexcept {
     if (end.positioned == pins || end.kind != Kind::file) return 0;
     return pins ? end.pin() : end.unpin();
@@ -168,15 +166,15 @@ class Mover {
     if (job_.from.positioned || is_memory(job_.from.kind)) return true;
     return sys::seek(job_.from.fd, -static_cast<std::int64_t>(n), SEEK_CUR) >= 0;
   }
-  void settle_in_flight(TransferResult& result) noexcept {
+  void settle_in_flight(std::optional<Stranded>& stranded) noexcept {
     const std::uint64_t buffered = job_.machine.buffered();
     const std::uint64_t piped = job_.machine.piped();
-    if (!rewind_source(buffered + piped)) {
-      result.stranded.emplace(std::move(job_.tools.store), buffered, piped);
+    if (buffered + piped > 0 && !rewind_source(buffered + piped)) {
+      stranded.emplace(std::move(job_.tools.store()), buffered, piped);
       return;
     }
     job_.machine.rewind();
-    job_.tools.store.recycle(piped);
+    job_.tools.store().recycle(piped);
   }
 
   [[gnu::always_inline]] void guard_sigpipe() noexcept {
@@ -192,12 +190,12 @@ class Mover {
     if constexpr (action == Action::first) {
       job_.from.template advance<From>(n);
       if (outcome.place == Place::sink) job_.to.template advance<To>(n);
-      if (outcome.place == Place::buffer) job_.tools.store.put_into_buffer(n);
+      if (outcome.place == Place::buffer) job_.tools.store().put_into_buffer(n);
     } else if constexpr (action == Action::spill) {
-      job_.tools.store.put_into_buffer(n);
+      job_.tools.store().put_into_buffer(n);
     } else {
       job_.to.template advance<To>(n);
-      if constexpr (action == Action::drain_buffer) job_.tools.store.take_from_buffer(n);
+      if constexpr (action == Action::drain_buffer) job_.tools.store().take_from_buffer(n);
     }
   }
 
@@ -248,7 +246,7 @@ class Mover {
 
   // Whether the kernel may still read the caller's memory.
   [[nodiscard]] bool is_still_read() const noexcept {
-    if (job_.tools.zerocopy_sends.outstanding() > 0) return true;
+    if (job_.tools.outstanding_sends() > 0) return true;
     if (job_.machine.mover() != Strategy::vmsplice || is_file(job_.to.kind)) return false;
     int queued = 0;
     return job_.to.kind != Kind::pipe || ::ioctl(job_.to.fd, FIONREAD, &queued) != 0 || queued > 0;

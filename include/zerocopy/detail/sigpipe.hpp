@@ -27,10 +27,9 @@ class SigpipeBlock {
   [[gnu::always_inline]] void begin() noexcept {
     if (!active_ && sigpipe_guards == 0) block();
   }
-  // A call was cut short or failed: the signal may have been raised, also beside a positive count.
-  void suspect() noexcept { suspect_ = true; }
-  // A later call on the same socket did not fail: it was not shut down, so nothing was raised.
-  void clear() noexcept { suspect_ = false; }
+  // A call was cut short or failed: the signal may have been raised, also beside a positive count. Or a later call on
+  // the same socket did not fail: it was not shut down, so nothing was raised.
+  void suspect(bool raised = true) noexcept { suspect_ = raised; }
 
   void end() noexcept {
     if (!active_) return;

@@ -23,7 +23,7 @@ class Limits {
  public:
   explicit Limits(const Options& options) noexcept
       : options_(&options), limited_(options.deadline || options.idle_timeout || options.stop.stop_possible()) {
-    progressed();
+    if (limited_) progressed();
   }
 
   [[nodiscard]] bool limited() const noexcept { return limited_; }

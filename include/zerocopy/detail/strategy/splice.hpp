@@ -31,8 +31,8 @@ struct Splice {
           sys::splice(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget, splice_flags(tools.more));
       return settle(name, place, from, to, n, budget);
     }
-    OwnPipe& pipe = tools.store.pipe;
-    if (const sys::Count error = tools.store.need_pipe(); error < 0)
+    OwnPipe& pipe = tools.store().pipe;
+    if (const sys::Count error = tools.store().need_pipe(); error < 0)
       return settle(name, place, from, to, error, budget);
     const std::uint64_t asked = std::min<std::uint64_t>(budget, pipe.capacity);
     const sys::Count n =
