@@ -4,13 +4,12 @@
 
 #include <zerocopy/config.hpp>
 
-#include <zerocopy/detail/blocking_driver.hpp>  // run_blocking
-#include <zerocopy/endpoint.hpp>                // source, sink
-#include <zerocopy/gather.hpp>                  // Gather
-#include <zerocopy/options.hpp>                 // Options
-#include <zerocopy/result.hpp>                  // TransferResult, TransferError
-
-#include <netinet/tcp.h>  // TCP_CORK
+#include <zerocopy/detail/driver.hpp>    // run_blocking
+#include <zerocopy/detail/sequence.hpp>  // a gather's parts
+#include <zerocopy/endpoint.hpp>         // source, sink
+#include <zerocopy/gather.hpp>           // Gather
+#include <zerocopy/options.hpp>          // Options
+#include <zerocopy/result.hpp>           // TransferResult, TransferError
 
 #include <string>  // the error's message
 
@@ -40,20 +39,6 @@ template <class T>
 inline constexpr bool is_gather = false;
 template <class... Ends>
 inline constexpr bool is_gather<Gather<Ends...>> = true;
-
-// The result of one more part.
-inline void append(TransferResult& total, TransferResult&& part) noexcept {
-  total.delivered += part.delivered;
-  total.consumed += part.consumed;
-  total.calls += part.calls;
-  total.reason = part.reason;
-  total.error = part.error;
-  total.side = part.side;
-  if (part.strategy) total.strategy = part.strategy;
-  total.trail.append(part.trail);
-  total.stranded = std::move(part.stranded);
-  total.source_in_use = total.source_in_use || part.source_in_use;
-}
 
 struct StrandedAccess {
   // Lends the bytes to a job, and takes back what it did not deliver.
@@ -85,69 +70,18 @@ TransferResult deliver(Stranded& from, const Sink& to, const Options& options) n
   StrandedAccess::take_back(from, job);
   return result;
 }
-// Whether a part of a gather can be sent; learns what the sink is.
-template <Kind From, Kind To>
-TransferResult check_part(const Cursor& from, Cursor& to, const Options& options) noexcept {
-  Job job(
-      options, [&] { return from; }, [&] { return to; });
-  // A sink that is one of the sources would change the parts that come later.
-  const bool sound = Planner<From, To>(job).check();
-  if (sound && job.from.id.is_same_inode(job.to.id)) job.machine.fail(Cause(Errc::same_file), Side::sink);
-  to = job.to;
-  return Mover<From, To>(job).conclude();
-}
-// Not inlined: the parts of many gathers have the same kinds.
-template <Kind From, Kind To>
-[[gnu::noinline]] TransferResult run_part(const Cursor& from, Cursor& to, const Options& options) noexcept {
-  Job job(
-      options, [&] { return from; }, [&] { return to; });
-  TransferResult result = run_blocking<From, To>(job);
-  to = job.to;  // the next part goes on there
-  return result;
-}
-// The last bytes were sent with a promise of more that is not kept. Taking a cork off sends them; one that the caller
-// set stays.
-inline void take_promise_back(int fd) noexcept {
-  int corked = 0;
-  if (sys::get_option(fd, IPPROTO_TCP, TCP_CORK, corked) == 0 && corked == 0)
-    (void)sys::set_option(fd, IPPROTO_TCP, TCP_CORK, 0);
-}
-inline TransferResult refusal(Errc error, Side side) noexcept {
-  TransferResult result;
-  result.reason = StopReason::failed;
-  result.error = make_error_code(error);
-  result.side = side;
-  return result;
-}
+struct ToTheEnd {
+  static constexpr bool steps = false;
+  template <Kind From, Kind To>
+  Step operator()(Driver<From, To> driver) const noexcept {
+    return driver.run(), Step::done;
+  }
+};
 template <class... Ends, class Sink>
-TransferResult deliver(const Gather<Ends...>& from, const Sink& sink, const Options& options) noexcept {
-  constexpr Kind To = sink_kind<Sink>();
-  constexpr std::size_t parts = sizeof...(Ends);
-  if (parts == 0) return refusal(Errc::empty_gather, Side::source);
-  Cursor to = as_sink(sink);
-  TransferResult total;
-  from.each([&]<Kind From>(const Endpoint<From>& part, bool) noexcept {
-    total = check_part<From, To>(part.cursor, to, options);
-    return !total.error;
-  });
-  if (total.error) return total;
-  if (parts > 1 && to.kind == Kind::messages) return refusal(Errc::strategy_unavailable, Side::sink);
-  Options rest = options;
-  bool promised = false;
-  from.each([&]<Kind From>(const Endpoint<From>& part, bool is_last) noexcept {
-    rest.more = options.more || !is_last;
-    TransferResult result = run_part<From, To>(part.cursor, to, rest);
-    if (result.delivered > 0) promised = rest.more;
-    if (rest.length != to_end) rest.length -= result.delivered;
-    if (to.kind == Kind::range && to.left != to_end) to.left -= result.delivered;
-    // A part's own end is not the end of the gather, unless it is a range that its file could not fill.
-    const bool is_whole = From != Kind::range || part.cursor.left == to_end || result.delivered == part.cursor.left;
-    if (result.reason == StopReason::end_of_source && !is_last && is_whole) result.reason = StopReason::complete;
-    append(total, std::move(result));
-    return total.reason == StopReason::complete && rest.length > 0 && !total.stranded;
-  });
-  if (promised && !options.more && is_socket(to.kind)) take_promise_back(to.fd);
-  return total;
+TransferResult deliver(const Gather<Ends...>& from, const Sink& to, const Options& options) noexcept {
+  Sequence<sink_kind<Sink>(), Ends...> sequence(from, as_sink(to), options);
+  sequence.go(ToTheEnd());
+  return sequence.conclude();
 }
 
 template <class Source>
@@ -177,7 +111,7 @@ Cursor source_cursor(const Source& from) noexcept {
   if constexpr (source<Source>) {
     return as_source(from);
   } else if constexpr (is_gather<Source>) {
-    from.each([&](const auto& part, bool) { return cursor = part.cursor, false; });
+    from.each([&](const auto& part) { return cursor = part.cursor, false; });
     return cursor;
   } else {
     cursor.kind = Kind::in_flight;

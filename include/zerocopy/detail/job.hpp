@@ -15,9 +15,9 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 // How much one call is asked for. Without a limit as much as the kernel takes; with one, calls that last about 10 ms.
 class Pace {
  public:
-  Pace(const Options& options, bool limited) noexcept {
+  Pace(const Options& options, bool paced) noexcept {
     if (options.chunk_size) largest_ = std::clamp<std::uint64_t>(*options.chunk_size, 1, sys::most_per_call);
-    most_ = limited ? std::min(first, largest_) : largest_;
+    most_ = paced ? std::min(first, largest_) : largest_;
   }
   [[nodiscard]] std::uint64_t most() const noexcept { return most_; }
 
@@ -46,10 +46,11 @@ struct Job {
   Cursor from;
   Cursor to;
   Limits limits;
-  Pace pace{options, limits.limited()};
+  Pace pace{options, limits.paced()};
   Machine machine;
   Tools tools;
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
+  bool stepped = false;                // no call may block, whatever the descriptors' flags
   bool ignore_sink = false;            // a message of the caller's stands in its error queue
 };
 

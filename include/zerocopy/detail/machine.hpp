@@ -26,6 +26,7 @@
 #include <bit>               // std::bit_width
 #include <cstdint>           // std::uint64_t
 #include <initializer_list>  // StrategyList
+#include <utility>           // std::exchange
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
@@ -85,13 +86,21 @@ constexpr bool is_capped_by_size(Strategy s) noexcept {
 
 class Machine {
  public:
+  // What it means that `limit` bytes have been delivered.
+  enum class AtLimit : std::uint8_t {
+    complete,
+    source_ends,  // the source ended here when the transfer began
+    sink_full,    // the sink takes no more, and more was asked for
+    hand_over,    // sendfile ends here, the next strategy goes on to `then_limit`
+  };
   struct Setup {
     std::uint64_t limit = to_end;  // what may be delivered: the length, or what the sink holds
     std::uint64_t asked = to_end;  // what the caller asked for
-    StrategyList order;            // what is still to be tried, the current one first; never empty
-    bool forced = false;           // one strategy, no fallback
-    bool ends_at_limit = false;    // the limit is where the source ended when the transfer began
-    bool fills_at_limit = false;   // the limit is where the sink is full, and more was asked for
+    std::uint64_t then_limit = 0;
+    StrategyList order;   // what is still to be tried, the current one first; never empty
+    bool forced = false;  // one strategy, no fallback
+    AtLimit at_limit = AtLimit::complete;
+    AtLimit then_at_limit = AtLimit::complete;
     bool message_sink = false;
     bool collect = false;  // bytes into one message: fill it whole, then send it
     bool socket_source = false;
@@ -135,6 +144,10 @@ class Machine {
   [[nodiscard]] constexpr Side waiting_for() const noexcept { return waiting_; }
   // The last readiness moved nothing.
   [[nodiscard]] constexpr bool is_stalled() const noexcept { return stalls_ > 0; }
+  // How often in a row.
+  [[nodiscard]] constexpr int stalls() const noexcept { return stalls_; }
+  [[nodiscard]] constexpr bool is_done() const noexcept { return is(done); }
+  [[nodiscard]] constexpr bool is_waiting() const noexcept { return is(waiting); }
   // The most that the next hop may move.
   [[nodiscard]] [[gnu::always_inline]] constexpr std::uint64_t budget(Action action) const noexcept {
     switch (action) {
@@ -152,6 +165,8 @@ class Machine {
     if (outcome.verdict == Verdict::moved) return on_moved(action, outcome);
     on_rest(action, outcome);
   }
+  // The side of a hop that blocked without telling.
+  constexpr void wait_for(Side side) noexcept { waiting_ = side; }
   // The wait is over. `woken`: by the descriptor, not by the clock.
   constexpr void on_ready(bool woken) noexcept {
     clear(waiting);
@@ -168,12 +183,6 @@ class Machine {
     const bool closed = side == Side::sink && (cause.is(EPIPE) || cause.is(ECONNRESET));
     stop(closed ? StopReason::sink_closed : StopReason::failed, cause, side);
   }
-  // The source is rewound to what was delivered: nothing is in flight any more.
-  constexpr void rewind() noexcept {
-    consumed_ = delivered_;
-    buffered_ = piped_ = 0;
-  }
-
   // --- what to report ---------------------------------------------------------------------------------------------
 
   [[nodiscard]] constexpr std::uint64_t delivered() const noexcept { return delivered_; }
@@ -200,11 +209,18 @@ class Machine {
 
   [[nodiscard]] constexpr bool refuses_pipe() const noexcept { return is(pipe_refused) || setup.refuse_pipe; }
 
-  constexpr Action finish_at_limit() noexcept {
-    if (setup.ends_at_limit) return finish_at_end();
-    if (setup.fills_at_limit) return fail(Cause(Errc::sink_full), Side::sink), Action::finish;
+  [[gnu::always_inline]] constexpr Action finish_at_limit() noexcept {
+    if (setup.at_limit != AtLimit::complete) return act_at_limit();
     set(done);  // complete is the reason until another is found
     return Action::finish;
+  }
+  constexpr Action act_at_limit() noexcept {
+    if (setup.at_limit == AtLimit::source_ends) return finish_at_end();
+    if (setup.at_limit == AtLimit::sink_full) return fail(Cause(Errc::sink_full), Side::sink), Action::finish;
+    setup.limit = setup.then_limit;
+    setup.at_limit = setup.then_at_limit;
+    if (strategy() == Strategy::sendfile) take_next();
+    return next();
   }
   constexpr Action finish_at_end() noexcept {
     stop(setup.asked == to_end ? StopReason::complete : StopReason::end_of_source, {}, Side::none);

@@ -36,6 +36,18 @@ class Mover {
     }
   }
 
+  // The same under a time limit. Into a blocking socket no flag keeps some hops from blocking: they are asked for no more
+  // than there is room for, in a call that SO_SNDTIMEO ends.
+  void move_cut(Action action, std::uint64_t most) noexcept {
+    if (!needs_cut(action)) return move(action, most);
+    SendTimeout& timeout = job_.tools.send_timeout();
+    if (!timeout.begin(job_.to.fd))
+      return report(action, Outcome::unsupported(Cause(Errc::would_block_uncut), Side::sink));
+    const std::uint64_t room = timeout.room();
+    if (room > 0) return move(action, std::min(most, room));
+    report(action, Outcome::blocked(Side::sink));
+  }
+
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
   template <Action action>
   [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
@@ -51,23 +63,40 @@ class Mover {
     return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink;
   }
 
+  // The bytes that there are to move, where that is known.
+  [[nodiscard]] std::optional<std::uint64_t> total() noexcept {
+    const std::uint64_t limit = job_.machine.setup.limit;
+    look_at_size();
+    if (!is_file(job_.from.kind) || job_.source_size == 0 || job_.source_size == to_end)
+      return limit == to_end ? std::nullopt : std::optional(limit);
+    const std::uint64_t at = source_position();
+    return std::min(limit, job_.source_size - std::min(job_.source_size, at));
+  }
+
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
   [[gnu::always_inline]] TransferResult conclude() noexcept {
-    constexpr bool keeps_store = From == Kind::in_flight;  // the Stranded that it came from takes it back
-    TransferResult result;
-    if constexpr (!keeps_store)
-      if (job_.tools.has_resources()) settle_in_flight(result.stranded);
     if (job_.from.pinned || job_.to.pinned) unpin();
+    TransferResult result = report();
+    if constexpr (From == Kind::in_flight) {
+      result.consumed = result.delivered;  // the Stranded that it came from takes the rest back
+    } else {
+      if (job_.tools.has_resources()) settle_in_flight(result);
+    }
+    return result;
+  }
+  // The counts as they are.
+  [[gnu::always_inline]] TransferResult report() const noexcept {
     const Machine& machine = job_.machine;
+    TransferResult result;
     result.delivered = machine.delivered();
-    result.consumed = keeps_store ? machine.delivered() : machine.consumed();
+    result.consumed = machine.consumed();
     result.reason = machine.reason();
     if (machine.cause()) result.error = machine.cause().code();
     result.side = machine.side();
     result.strategy = machine.mover();
-    if (!machine.trail().empty()) result.trail = machine.trail();
     result.calls = machine.calls();
     if constexpr (is_memory(From)) result.source_in_use = is_still_read();
+    if (!machine.trail().empty()) result.trail = machine.trail();
     return result;
   }
 
@@ -82,12 +111,23 @@ class Mover {
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
       if (wanted > small || job_.machine.calls() > 0) look_at_size();
-    complete<action>(perform<action>(budget));
+    if constexpr (action == Action::first) {
+      first(budget);
+    } else {
+      complete<action>(perform<action>(budget));
+    }
   }
   [[gnu::noinline]] void drain(Action action, std::uint64_t most) noexcept {
     if (action == Action::drain_buffer) return move<Action::drain_buffer>(most);
     if (action == Action::drain_pipe) return move<Action::drain_pipe>(most);
     move<Action::spill>(most);
+  }
+
+  [[nodiscard]] bool needs_cut(Action action) const noexcept {
+    if (!may_be_socket(To) || !job_.tools.cut_sends) return false;
+    if (action != Action::first) return action == Action::drain_pipe;
+    const Strategy strategy = job_.machine.strategy();
+    return strategy == Strategy::sendfile || (strategy == Strategy::splice && job_.from.kind == Kind::pipe);
   }
 
   // A message is not cut into pieces.
@@ -97,8 +137,7 @@ class Mover {
   }
 
   template <Action action>
-  [[gnu::always_inline]] Outcome perform(std::uint64_t budget) noexcept {
-    if constexpr (action == Action::first) return first(budget);
+  Outcome perform(std::uint64_t budget) noexcept {
     if constexpr (action == Action::drain_buffer) return drain_buffer(job_.to, budget, job_.tools, is_more(budget));
     if constexpr (action == Action::drain_pipe) {
       guard_sigpipe();
@@ -118,14 +157,20 @@ class Mover {
     return job_.tools.more || budget < job_.machine.budget(Action::drain_buffer);
   }
 
-  // The current strategy's hop.
-  [[gnu::always_inline]] Outcome first(std::uint64_t budget) noexcept {
+  // The current strategy's hop. Direct hops are inlined, so that what they did stays in registers.
+  [[gnu::always_inline]] void first(std::uint64_t budget) noexcept {
+    Outcome outcome;
+    if (try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
+        try_first<Splice>(budget, outcome))
+      return complete<Action::first>(outcome);
+    first_aside(budget);
+  }
+  [[gnu::noinline]] void first_aside(std::uint64_t budget) noexcept {
     Outcome outcome = Outcome::unsupported(Cause(Errc::not_for_this_pair));
-    (void)(try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
-           try_first<Splice>(budget, outcome) || try_first<Reflink>(budget, outcome) ||
-           try_first<MmapWrite>(budget, outcome) || try_first<SendZerocopy>(budget, outcome) ||
-           try_first<Vmsplice>(budget, outcome) || try_first<ReadWrite>(budget, outcome));
-    return outcome;
+    (void)(try_first<Reflink>(budget, outcome) || try_first<MmapWrite>(budget, outcome) ||
+           try_first<SendZerocopy>(budget, outcome) || try_first<Vmsplice>(budget, outcome) ||
+           try_first<ReadWrite>(budget, outcome));
+    complete<Action::first>(outcome);
   }
   template <class S>
   [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget,
@@ -166,14 +211,14 @@ class Mover {
     if (job_.from.positioned || is_memory(job_.from.kind)) return true;
     return sys::seek(job_.from.fd, -static_cast<std::int64_t>(n), SEEK_CUR) >= 0;
   }
-  void settle_in_flight(std::optional<Stranded>& stranded) noexcept {
+  void settle_in_flight(TransferResult& result) noexcept {
     const std::uint64_t buffered = job_.machine.buffered();
     const std::uint64_t piped = job_.machine.piped();
     if (buffered + piped > 0 && !rewind_source(buffered + piped)) {
-      stranded.emplace(std::move(job_.tools.store()), buffered, piped);
+      result.stranded.emplace(std::move(job_.tools.store()), buffered, piped);
       return;
     }
-    job_.machine.rewind();
+    result.consumed = result.delivered;
     job_.tools.store().recycle(piped);
   }
 
@@ -201,6 +246,10 @@ class Mover {
 
   // --- a source that became shorter -------------------------------------------------------------------------------
 
+  [[nodiscard]] std::uint64_t source_position() const noexcept {
+    if (job_.from.positioned) return job_.from.offset;
+    return static_cast<std::uint64_t>(std::max<sys::Count>(sys::seek(job_.from.fd, 0, SEEK_CUR), 0));
+  }
   void look_at_size() noexcept {
     if (job_.source_size != to_end || !is_file(job_.from.kind)) return;
     struct stat file;

@@ -11,6 +11,8 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
 
+inline constexpr std::uint64_t promised_tail = 64 * 1024;  // what follows sendfile with a promise of more
+
 template <Kind From, Kind To>
 class Planner {
  public:
@@ -26,7 +28,7 @@ class Planner {
     // A sink that is also the source ends the source where it ended, whatever is appended to it now.
     if (setup.limit >= clipped_to_ && clipped_to_ != to_end) {
       setup.limit = clipped_to_;
-      setup.ends_at_limit = true;
+      setup.at_limit = Machine::AtLimit::source_ends;
     }
     if (may_be_socket(To) && job_.to.kind == Kind::messages) {
       setup.message_sink = true;
@@ -45,8 +47,7 @@ class Planner {
     if (From == Kind::range && setup.asked == to_end) setup.asked = source_left;
     setup.limit = std::min({setup.asked, source_left, job_.to.left});
     if (setup.limit == setup.asked || setup.asked == to_end) return;
-    setup.ends_at_limit = setup.limit == source_left;
-    setup.fills_at_limit = !setup.ends_at_limit;
+    setup.at_limit = setup.limit == source_left ? Machine::AtLimit::source_ends : Machine::AtLimit::sink_full;
   }
 
   // Whether the request is sound. Moves and changes nothing.
@@ -162,7 +163,7 @@ class Planner {
 
   // --- which strategies, in which order? ---------------------------------------------------------------------------
 
-  [[gnu::always_inline]] bool choose() noexcept {
+  [[gnu::always_inline]] void choose() noexcept {
     Machine::Setup& setup = job_.machine.setup;
     const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
     StrategySet serves = serving.set;
@@ -177,12 +178,16 @@ class Planner {
     } else {
       setup.order = serving.list;
       if (!struck.all().empty()) leave_out(struck);
-      if (setup.order.empty()) return bad(Cause(Errc::strategy_unavailable), Side::none);
+      if (setup.order.empty()) return job_.machine.fail(Cause(Errc::strategy_unavailable), Side::none);
     }
+    if constexpr (may_be_socket(To) && (is_file(From) || From == Kind::any))
+      if (leaves_promise()) hand_over();
     // Of what is in flight already the pipe is drained by splice, unless that is not wanted.
     if constexpr (From == Kind::in_flight) setup.refuse_pipe = setup.order.front() == Strategy::read_write;
-    if constexpr (From == Kind::socket || From == Kind::any) return look_at_socket_source();
-    return true;
+    // splice from a blocking socket would block: it is polled first.
+    if constexpr (may_be_socket(From))
+      if (is_socket(job_.from.kind) && setup.order.contains(Strategy::splice))
+        job_.tools.poll_before_splice = is_blocking(job_.from);
   }
 
   // What can't be used with these options, and what does not pay.
@@ -201,13 +206,20 @@ class Planner {
     constexpr Aliasing usual = From == Kind::memory ? Aliasing::snapshot : Aliasing::shared;
     const Aliasing wanted = job_.options.aliasing == Aliasing::automatic ? usual : job_.options.aliasing;
     if (wanted == Aliasing::snapshot && !is_unchangeable()) struck.shares = serving & sharing();
-    if (job_.limits.limited() && is_socket(job_.to.kind) && is_blocking(job_.to))
-      struck.uncuttable = serving & uncuttable;
+    if constexpr (may_be_socket(To))
+      if ((job_.limits.paced() || job_.stepped) && is_socket(job_.to.kind))
+        struck.uncuttable = keep_from_blocking(serving);
     if constexpr (From == Kind::memory)
       if (job_.from.left < smallest_zerocopy_send) struck.not_worth_it.insert(Strategy::send_zerocopy);
     return struck;
   }
-  bool refuse(Strategy forced, StrategySet serving, const Struck& struck) noexcept {
+  // Into a blocking socket: a time limit has calls cut short, but a step can't wait for even a short one.
+  StrategySet keep_from_blocking(StrategySet serving) noexcept {
+    if ((!job_.limits.limited() && !job_.stepped) || !is_blocking(job_.to)) return {};
+    job_.tools.cut_sends = !job_.stepped;
+    return job_.stepped ? serving & uncuttable : StrategySet{};
+  }
+  void refuse(Strategy forced, StrategySet serving, const Struck& struck) noexcept {
     Errc why = Errc::not_for_this_pair;
     if (serving.contains(forced)) {
       why = struck.not_allowed.contains(forced) ? Errc::not_allowed
@@ -215,7 +227,23 @@ class Planner {
                                                 : Errc::would_block_uncut;
     }
     job_.machine.pass_over(forced, Cause(why));
-    return bad(Cause(Errc::strategy_unavailable), Side::none);
+    job_.machine.fail(Cause(Errc::strategy_unavailable), Side::none);
+  }
+  // sendfile can't say that more follows, and would end with a partial packet: the last bytes are left to the next strategy.
+  [[gnu::always_inline]] [[nodiscard]] bool leaves_promise() const noexcept {
+    return job_.options.more && !job_.options.strategy && job_.to.kind == Kind::socket;
+  }
+  void hand_over() noexcept {
+    Machine::Setup& setup = job_.machine.setup;
+    if (setup.order.front() != Strategy::sendfile) return;
+    struct stat file;
+    std::uint64_t at = 0;
+    if (sys::stat(job_.from.fd, file) < 0 || !offset_of(job_.from, at, Side::source)) return;
+    const std::uint64_t size = reach(file);
+    const std::uint64_t here = std::min(setup.limit, size - std::min(size, at));
+    if (here <= promised_tail) return setup.order.pop_front();
+    setup.then_at_limit = std::exchange(setup.at_limit, Machine::AtLimit::hand_over);
+    setup.then_limit = std::exchange(setup.limit, here - promised_tail);
   }
   void leave_out(const Struck& struck) noexcept {
     StrategyList all = std::exchange(job_.machine.setup.order, {});
@@ -249,17 +277,6 @@ class Planner {
     const sys::Count flags = sys::status_flags(end.fd);
     return flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
-  // splice from a blocking socket would block: it is polled first, where a listening one would never be ready.
-  bool look_at_socket_source() noexcept {
-    if (!is_socket(job_.from.kind) || !job_.machine.setup.order.contains(Strategy::splice)) return true;
-    job_.tools.poll_before_splice = is_blocking(job_.from);
-    if (!job_.tools.poll_before_splice) return true;
-    int listens = 0;
-    if (const sys::Count error = sys::get_option(job_.from.fd, SOL_SOCKET, SO_ACCEPTCONN, listens); error < 0)
-      return bad(error, Side::source);
-    return listens == 0 || bad(Cause(ENOTCONN), Side::source);
-  }
-
   Job& job_;
   std::uint64_t clipped_to_ = to_end;  // where one file is both ends: the source as it is now
 };

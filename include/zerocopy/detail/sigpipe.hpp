@@ -38,6 +38,12 @@ class SigpipeBlock {
     ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(KernelMask));
   }
 
+  // The same, and ready to begin again.
+  void end_step() noexcept {
+    end();
+    suspect_ = was_pending_ = false;
+  }
+
   static bool is_pending() noexcept {
     sigset_t pending;
     return ::sigpending(&pending) == 0 && ::sigismember(&pending, SIGPIPE) == 1;

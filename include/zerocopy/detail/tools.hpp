@@ -5,6 +5,8 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/detail/in_flight.hpp>       // buffer and pipe
+#include <zerocopy/detail/meter.hpp>           // when the caller is told of progress
+#include <zerocopy/detail/send_timeout.hpp>    // calls into blocking sockets, cut short
 #include <zerocopy/detail/sigpipe.hpp>         // SigpipeBlock
 #include <zerocopy/detail/window.hpp>          // the mapped part of the source
 #include <zerocopy/detail/zerocopy_sends.hpp>  // MSG_ZEROCOPY and its completions
@@ -31,15 +33,23 @@ struct Resources {
   InFlight store;
   Window window;
   ZerocopySends zerocopy_sends;
+  SendTimeout send_timeout;
+  Meter meter;
 };
 
 class Tools {
  public:
   explicit Tools(bool wants_more) noexcept : more(wants_more) {}
+  Tools(const Tools&) = delete;
+  Tools& operator=(const Tools&) = delete;
+  [[gnu::always_inline]] ~Tools() {
+    if (resources_) resources_.reset();
+  }
 
   SigpipeBlock sigpipe;
   bool more;                        // the last bytes are not the last ones of the sink
   bool poll_before_splice = false;  // the source is a blocking socket
+  bool cut_sends = false;           // the sink is a blocking socket, and the transfer has a time limit
 
   // Whether a strategy needed anything of the following, which is made at its first use.
   [[nodiscard]] bool has_resources() const noexcept { return resources_.has_value(); }
@@ -47,6 +57,8 @@ class Tools {
   InFlight& store() noexcept { return resources().store; }
   Window& window() noexcept { return resources().window; }
   ZerocopySends& zerocopy_sends() noexcept { return resources().zerocopy_sends; }
+  SendTimeout& send_timeout() noexcept { return resources().send_timeout; }
+  Meter& meter() noexcept { return resources().meter; }
   // MSG_ZEROCOPY sends whose pages the kernel may still read.
   [[nodiscard]] std::uint64_t outstanding_sends() const noexcept {
     return resources_ ? resources_->zerocopy_sends.outstanding() : 0;

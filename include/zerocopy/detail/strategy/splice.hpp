@@ -23,7 +23,7 @@ struct Splice {
                                             Tools& tools) noexcept {
     const bool direct = from.kind == Kind::pipe || to.kind == Kind::pipe;
     const Place place = direct ? Place::sink : Place::pipe;
-    if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return Outcome::blocked(Side::source);
+    if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return not_ready(from);
     off_t in;
     off_t out;
     if (direct) {
@@ -38,6 +38,14 @@ struct Splice {
     const sys::Count n =
         sys::splice(from.fd, from.call_offset(in), pipe.write_end.get(), nullptr, asked, splice_flags(false));
     return settle(name, place, from, to, n, asked);
+  }
+
+ private:
+  // A listening socket is ready for accept(2) only.
+  static Outcome not_ready(const Cursor& from) noexcept {
+    int listens = 0;
+    (void)sys::get_option(from.fd, SOL_SOCKET, SO_ACCEPTCONN, listens);
+    return listens != 0 ? Outcome::failed(Cause(ENOTCONN), Side::source) : Outcome::blocked(Side::source);
   }
 };
 
