@@ -12,6 +12,7 @@
 #include <zerocopy/options.hpp>
 #include <zerocopy/pipe.hpp>
 #include <zerocopy/progress.hpp>
+#include <zerocopy/relay.hpp>
 #include <zerocopy/result.hpp>
 #include <zerocopy/sigpipe_guard.hpp>
 #include <zerocopy/socket.hpp>

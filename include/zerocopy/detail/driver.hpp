@@ -62,7 +62,7 @@ class Driver {
   void look_at_sink() noexcept {
     const Cursor& to = job_.to;
     int error = 0;
-    if (to.kind == Kind::socket) (void)sys::get_option(to.fd, SOL_SOCKET, SO_ERROR, error);
+    if (to.kind == Kind::socket && !job_.sink_is_source) (void)sys::get_option(to.fd, SOL_SOCKET, SO_ERROR, error);
     pollfd now{to.fd, 0, 0};
     const bool hung_up = ::poll(&now, 1, 0) == 1 && (now.revents & POLLHUP) != 0;
     if (error != 0) return job_.machine.fail(Cause(error), Side::sink);
