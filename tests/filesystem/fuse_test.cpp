@@ -265,6 +265,28 @@ TEST_CASE("a FUSE file that reports no size or too much ends where a length ends
   check_lengths(none_or_more);
 }
 
+TEST_CASE("a FUSE file that reports too little gives every byte that read() gives, to every sink",
+          "[filesystem][fuse]") {
+  check_every_sink(less, file_strategies());
+}
+
+TEST_CASE("a FUSE file that reports too little gives every byte by a descriptor and by a range", "[filesystem][fuse]") {
+  check_borrowed_and_range(less);
+}
+
+TEST_CASE("a FUSE file that reports too little gives every byte to a file beside it", "[filesystem][fuse]") {
+  check_beside(less);
+}
+
+TEST_CASE("a FUSE file that reports too little ends where a length ends it", "[filesystem][fuse]") {
+  check_lengths(less);
+}
+
+TEST_CASE("a mapping of a FUSE file that reports too much is not sent with zeros behind the end",
+          "[filesystem][fuse]") {
+  check_every_sink({size + 100'000}, {zc::Strategy::mmap_write, zc::Strategy::send_zerocopy});
+}
+
 TEST_CASE("a FUSE source that fails in the middle: delivered is what was before, the error is the source's",
           "[filesystem][fuse]") {
   using enum zc::Strategy;
@@ -275,4 +297,13 @@ TEST_CASE("a FUSE sink that fails in the middle: the error is the sink's, no oth
           "[filesystem][fuse]") {
   check_failing_sink({From::file, From::range, From::memory, From::socket}, {ENOSPC, EIO, EDQUOT});
   check_failing_sink({From::pipe}, {ENOSPC, EDQUOT});
+}
+
+TEST_CASE("a FUSE source that fails under a zero-copy send is the source's error, not a bad address of the sink's",
+          "[filesystem][fuse]") {
+  check_failing_source({zc::Strategy::send_zerocopy});
+}
+
+TEST_CASE("a FUSE sink that fails with EIO behind a pipe is the sink's error", "[filesystem][fuse]") {
+  check_failing_sink({From::pipe}, {EIO});
 }
