@@ -71,12 +71,13 @@ class DetachedMount {
       const int null = ::open("/dev/null", O_RDWR);
       ::dup2(null, 1);
       ::dup2(null, 2);
-      ::dup2(image, 3);
+      ::fcntl(image, F_SETFD, 0);
+      const std::string file = "/proc/self/fd/" + std::to_string(image);
       const std::string program = "mkfs." + type;
       for (const char* folder : {"/sbin/", "/usr/sbin/", "/usr/bin/"}) {
         const std::string path = folder + program;
-        if (type == "ext4") ::execl(path.c_str(), program.c_str(), "-q", "-F", "-m", "0", "/proc/self/fd/3", nullptr);
-        ::execl(path.c_str(), program.c_str(), "-q", "-f", "/proc/self/fd/3", nullptr);
+        if (type == "ext4") ::execl(path.c_str(), program.c_str(), "-q", "-F", "-m", "0", file.c_str(), nullptr);
+        ::execl(path.c_str(), program.c_str(), "-q", "-f", file.c_str(), nullptr);
       }
       ::_exit(127);
     }
