@@ -224,6 +224,28 @@ TEST_CASE("a swap file as a source gives what read() gives, to every sink", "[fi
   }
 }
 
+TEST_CASE("a swap file as a source is copied to a file beside it, where copy_file_range says ETXTBSY of the source",
+          "[filesystem][swap]") {
+  const TimeLimit limit(30);
+  const DetachedMount mount = DetachedMount::image("ext4", 32);
+  if (!mount.ok()) {
+    WARN(mount.why());
+    return;
+  }
+  const zc::File from(mount.open("swap", O_CREAT | O_RDWR));
+  const Swapped swapped(from.as_fd().get());
+  if (!swapped.on()) {
+    WARN(swapped.why());
+    return;
+  }
+  const zc::File to(mount.temporary());
+  Moved moved;
+  moved.result = zc::transfer(from.range(0), to, moved.error);
+  INFO(moved.text());
+  CHECK_FALSE(moved.error);
+  CHECK(same(pread_all(to.as_fd().get()), pread_all(from.as_fd().get())));
+}
+
 TEST_CASE("a sealed memfd as a sink: EPERM at the sink, what fits is there", "[filesystem][seals]") {
   const TimeLimit limit(30);
   struct Seals {
