@@ -127,3 +127,40 @@ TEST_CASE("an O_DIRECT source: right bytes at any offset and length, flag kept, 
   check_source({To::file, To::file_range, To::pipe, To::tcp, To::unix_stream},
                {std::nullopt, copy_file_range, sendfile, splice, mmap_write, reflink});
 }
+
+TEST_CASE("an O_DIRECT source is read by read_write and into memory at any offset and length", "[filesystem][direct]") {
+  check_source({To::file, To::file_range, To::pipe, To::tcp}, {Strategy::read_write});
+  check_source({To::memory}, {std::nullopt, Strategy::read_write});
+}
+
+TEST_CASE("an O_DIRECT sink at aligned positions: right bytes, flag kept, position right", "[filesystem][direct]") {
+  check_sink(file_strategies(), true);
+}
+
+TEST_CASE("an O_DIRECT sink at unaligned positions: right bytes, flag kept, position right", "[filesystem][direct]") {
+  check_sink(file_strategies(), false);
+}
+
+TEST_CASE("O_DIRECT at both ends: the whole file and an unaligned part of it", "[filesystem][direct]") {
+  on_each([](const DetachedMount& mount) {
+    const zc::OwnedFd source = mount.temporary(pattern(0, size));
+    checked(::fsync(source.get()), "fsync");
+    for (const Piece& piece : pieces) {
+      const zc::OwnedFd sink = mount.temporary();
+      zc::File from = direct_file(source);
+      zc::File to = direct_file(sink);
+      from.seek(piece.start);
+      Moved moved;
+      moved.result = zc::transfer(from, to, {.length = piece.length}, moved.error);
+      moved.got = pread_all(sink.get());
+      INFO(piece.length << " at " << piece.start << ": " << moved.text());
+      CHECK_FALSE(moved.error);
+      CHECK(moved.result.delivered == expected_length(piece));
+      CHECK(same(moved.got, pattern(std::min<std::uint64_t>(piece.start, size), expected_length(piece))));
+      CHECK((::fcntl(from.as_fd().get(), F_GETFL) & O_DIRECT) != 0);
+      CHECK((::fcntl(to.as_fd().get(), F_GETFL) & O_DIRECT) != 0);
+      CHECK(from.position() == piece.start + moved.result.delivered);
+      CHECK(to.position() == moved.result.delivered);
+    }
+  });
+}
