@@ -92,6 +92,17 @@ TEST_CASE("/proc and /sys files are equal to what read() gives, at every sink, b
   }
 }
 
+TEST_CASE("a sysctl file goes into memory of any size, though the kernel refuses reads of 4 MiB with ENOMEM",
+          "[filesystem][proc]") {
+  const Bytes expected = what_read_gives_of("/proc/sys/kernel/ostype");
+  for (const std::size_t room : {std::size_t{1} << 20, std::size_t{4} << 20, std::size_t{16} << 20}) {
+    const Moved moved = move_to(To::memory, zc::File::open("/proc/sys/kernel/ostype"), {}, room);
+    INFO(room << ": " << moved.text());
+    CHECK_FALSE(moved.error);
+    CHECK(same(moved.got, expected));
+  }
+}
+
 TEST_CASE("a part of a /proc or /sys file by range and by length is equal to what pread() gives",
           "[filesystem][proc]") {
   const TimeLimit limit(30);
