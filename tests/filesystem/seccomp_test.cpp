@@ -290,3 +290,33 @@ TEST_CASE("a filter that comes in the middle of a forced strategy: unavailable, 
           "[filesystem][seccomp]") {
   check_middle(EPERM, {Strategy::sendfile, Strategy::splice}, false);
 }
+
+TEST_CASE("a filter that refuses process_vm_readv: mappings still move to and from memory, files and sockets",
+          "[filesystem][seccomp]") {
+  for (const int error : {EPERM, ENOSYS}) {
+    CHECK(in_child([&] {
+            constexpr std::size_t size = 300'000;
+            const zc::File file{temporary_file(pattern(0, size))};
+            const zc::File target{temporary_file(pattern(size, size))};
+            const zc::MappedFile mapping = zc::MappedFile::map(file);
+            const zc::WritableMappedFile sink = zc::WritableMappedFile::map(target);
+            FdPair pair = unix_pair();
+            const Feeder feeder(std::move(pair.other), pattern(0, size));
+            refuse({SYS_process_vm_readv}, error);
+            Wrong w;
+            const auto check = [&](const char* name, const auto& from, const auto& to, std::span<const std::byte> now) {
+              Moved moved;
+              moved.result = zc::transfer(from, to, {.length = size}, moved.error);
+              w.unless(!moved.error && same(now, pattern(0, size)), std::string(name) + ": " + moved.text() + "\n");
+              pwrite_all(target.as_fd().get(), pattern(size, size), 0);
+            };
+            Bytes memory(size);
+            check("mapping to memory", mapping, std::span(memory), memory);
+            check("memory to mapping", pattern(0, size), sink, sink.bytes());
+            check("mapping to mapping", mapping, sink, sink.bytes());
+            check("file to mapping", file, sink, sink.bytes());
+            check("socket to mapping", pair.one, sink, sink.bytes());
+            return w.text();
+          }) == "");
+  }
+}
