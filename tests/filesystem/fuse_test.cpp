@@ -245,6 +245,41 @@ void check_failing_sink(const std::vector<From>& sources, const std::vector<int>
   }
 }
 
+// Where sendfile and splice are ruled out, and a mapping would be the next best.
+void check_limited_and_snapshot(const std::vector<std::uint64_t>& sizes) {
+  for_each_liar(sizes, [](const Fuse& fuse, std::size_t name, const FuseFile&, const Bytes& expected) {
+    for (const To to : every_sink) {
+      for (const bool snapshot : {false, true}) {
+        zc::Options options;
+        if (snapshot) options.aliasing = zc::Aliasing::snapshot;
+        if (!snapshot) options.deadline = Clock::now() + 10s;
+        const zc::File from(fuse.open(name));
+        const Moved moved = move_to(to, from, options);
+        INFO("to " << name_of(to) << (snapshot ? ", snapshot: " : ", deadline: ") << moved.text());
+        check(moved, expected, std::nullopt);
+        CHECK(from.position() == moved.result.delivered);
+      }
+    }
+  });
+}
+
+// Header, file, trailer.
+void check_gather(const std::vector<std::uint64_t>& sizes) {
+  for_each_liar(sizes, [](const Fuse& fuse, std::size_t name, const FuseFile&, const Bytes& expected) {
+    for (const To to : {To::file, To::tcp, To::pipe}) {
+      const zc::File from(fuse.open(name));
+      const Moved moved = move_to(to, zc::gather(pattern(500'000, 100), from, pattern(600'000, 100)));
+      INFO("to " << name_of(to) << ": " << moved.text());
+      CHECK_FALSE(moved.error);
+      CHECK(moved.result.delivered == expected.size() + 200);
+      REQUIRE(moved.got.size() == expected.size() + 200);
+      CHECK(same(std::span(moved.got).first(100), pattern(500'000, 100)));
+      CHECK(same(std::span(moved.got).subspan(100, expected.size()), expected));
+      CHECK(same(std::span(moved.got).last(100), pattern(600'000, 100)));
+    }
+  });
+}
+
 }  // namespace
 
 TEST_CASE("a FUSE file that reports no size or too much gives every byte that read() gives, to every sink",
@@ -306,4 +341,10 @@ TEST_CASE("a FUSE source that fails under a zero-copy send is the source's error
 
 TEST_CASE("a FUSE sink that fails with EIO behind a pipe is the sink's error", "[filesystem][fuse]") {
   check_failing_sink({From::pipe}, {EIO});
+}
+
+TEST_CASE("a FUSE file that reports no size gives every byte under a deadline, under snapshot, as a part of a gather",
+          "[filesystem][fuse]") {
+  check_limited_and_snapshot({0, size});
+  check_gather(none_or_more);
 }
