@@ -348,3 +348,13 @@ TEST_CASE("a FUSE file that reports no size gives every byte under a deadline, u
   check_limited_and_snapshot({0, size});
   check_gather(none_or_more);
 }
+
+TEST_CASE("a FUSE file that reports too little gives every byte as a part of a gather", "[filesystem][fuse]") {
+  check_gather(less);
+}
+
+TEST_CASE("a FUSE file that reports too little or too much gives every byte under a deadline and under snapshot",
+          "[filesystem][fuse]") {
+  check_limited_and_snapshot(less);
+  check_limited_and_snapshot({size + 100'000});
+}
