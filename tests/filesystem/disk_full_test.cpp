@@ -219,3 +219,43 @@ TEST_CASE("disk full, then room: the transfer goes on where it ended", "[filesys
     CHECK(same(pread_all(to.as_fd().get()), pattern(0, size)));
   });
 }
+
+TEST_CASE("disk full under a mapped sink: an error at the sink and no SIGBUS, what was delivered is there",
+          "[filesystem][full]") {
+  on_each([](const DetachedMount& mount) {
+    for (const char* source : {"memory", "mapping", "file", "unix", "tcp", "pipe"}) {
+      const std::string name = source;
+      const zc::File to(mount.temporary());
+      checked(::ftruncate(to.as_fd().get(), off_t{size}), "ftruncate");  // all of it a hole
+      const zc::WritableMappedFile sink = zc::WritableMappedFile::map(to);
+      const zc::File file{temporary_file(pattern(0, size))};
+      const zc::OwnedFd filler = mount.leave_only(room);
+      FdPair pair = name == "pipe" ? pipe_pair() : name == "tcp" ? tcp_pair() : unix_pair();
+      std::optional<Feeder> feeder;
+      if (name == "pipe" || name == "unix" || name == "tcp") feeder.emplace(std::move(pair.other), pattern(0, size));
+      Moved moved;
+      if (name == "memory") moved.result = zc::transfer(pattern(0, size), sink, moved.error);
+      if (name == "mapping") moved.result = zc::transfer(zc::MappedFile::map(file), sink, moved.error);
+      if (name == "file") moved.result = zc::transfer(file, sink, moved.error);
+      if (feeder) moved.result = zc::transfer(pair.one, sink, moved.error);
+      const std::uint64_t delivered = moved.result.delivered;
+      if (feeder) {
+        Bytes rest;
+        if (moved.result.stranded) rest = move_to(To::memory, *moved.result.stranded).got;
+        CHECK(moved.result.consumed == delivered + rest.size());
+        const Bytes unread = read_to_end(pair.one.get());
+        rest.insert(rest.end(), unread.begin(), unread.end());
+        CHECK(same(rest, pattern(delivered, size - delivered)));
+      }
+      moved.got = pread_all(to.as_fd().get());
+      INFO(source << ": " << moved.text());
+      CHECK(moved.error);
+      CHECK(moved.result.side == Side::sink);
+      CHECK(moved.result.reason == StopReason::failed);
+      CHECK(delivered < size);
+      REQUIRE(moved.got.size() == size);
+      CHECK(same(std::span(moved.got).first(delivered), pattern(0, delivered)));
+      if (name == "file") CHECK(file.position() == delivered);
+    }
+  });
+}
