@@ -55,8 +55,8 @@ void check_source(const std::vector<To>& sinks, const std::vector<MaybeStrategy>
       for (const To to : sinks) {
         for (const MaybeStrategy& strategy : strategies) {
           for (const bool range : {false, true}) {
-            zc::File from = direct_file(file);
-            from.seek(piece.start);
+            const zc::File from = direct_file(file);
+            ::lseek(from.as_fd().get(), static_cast<off_t>(piece.start), SEEK_SET);
             const zc::Options options{.strategy = strategy, .length = range ? zc::to_end : piece.length};
             const Moved moved =
                 range ? move_to(to, from.range(piece.start, piece.length), options) : move_to(to, from, options);
@@ -87,8 +87,8 @@ void check_sink(const std::vector<MaybeStrategy>& strategies, bool aligned) {
       for (const From kind : every_source) {
         for (const MaybeStrategy& strategy : strategies) {
           const zc::OwnedFd file = mount.temporary(pattern(2'000'000, 200'000));
-          zc::File to = direct_file(file);
-          to.seek(piece.start);
+          const zc::File to = direct_file(file);
+          ::lseek(to.as_fd().get(), static_cast<off_t>(piece.start), SEEK_SET);
           Moved moved;
           const zc::Options options{.strategy = strategy, .length = n};
           const zc::File source{temporary_file(pattern(0, n))};
@@ -147,9 +147,9 @@ TEST_CASE("O_DIRECT at both ends: the whole file and an unaligned part of it", "
     checked(::fsync(source.get()), "fsync");
     for (const Piece& piece : pieces) {
       const zc::OwnedFd sink = mount.temporary();
-      zc::File from = direct_file(source);
-      zc::File to = direct_file(sink);
-      from.seek(piece.start);
+      const zc::File from = direct_file(source);
+      const zc::File to = direct_file(sink);
+      ::lseek(from.as_fd().get(), static_cast<off_t>(piece.start), SEEK_SET);
       Moved moved;
       moved.result = zc::transfer(from, to, {.length = piece.length}, moved.error);
       moved.got = pread_all(sink.get());

@@ -304,10 +304,11 @@ TEST_CASE("a filter that refuses process_vm_readv: mappings still move to and fr
             const Feeder feeder(std::move(pair.other), pattern(0, size));
             refuse({SYS_process_vm_readv}, error);
             Wrong w;
-            const auto check = [&](const char* name, const auto& from, const auto& to, std::span<const std::byte> now) {
+            const auto check = [&](const std::string& name, const auto& from, const auto& to,
+                                   std::span<const std::byte> now) {
               Moved moved;
               moved.result = zc::transfer(from, to, {.length = size}, moved.error);
-              w.unless(!moved.error && same(now, pattern(0, size)), std::string(name) + ": " + moved.text() + "\n");
+              w.unless(!moved.error && same(now, pattern(0, size)), name + ": " + moved.text());
               pwrite_all(target.as_fd().get(), pattern(size, size), 0);
             };
             Bytes memory(size);
