@@ -16,7 +16,7 @@ constexpr Strategy every_strategy[] = {
 }  // namespace
 
 TEST_CASE("a real failure stops every strategy", "[errno_table]") {
-  for (const int error : {EIO, ENOSPC, EDQUOT, EFBIG, EPIPE, ECONNRESET, ETXTBSY, EMSGSIZE, EISDIR, ENOTCONN})
+  for (const int error : {EIO, ENOSPC, EDQUOT, EFBIG, EPIPE, ECONNRESET, EMSGSIZE, EISDIR, ENOTCONN})
     for (const Strategy s : every_strategy) {
       CAPTURE(error, to_string(s));
       CHECK(verdict(s, error, false) == Verdict::failed);
@@ -42,6 +42,8 @@ TEST_CASE("refusals lead to the next strategy", "[errno_table]") {
     }
   CHECK(verdict(Strategy::copy_file_range, EBADF, false) == Verdict::unsupported);  // O_APPEND
   CHECK(verdict(Strategy::sendfile, EBADF, false) == Verdict::failed);
+  CHECK(verdict(Strategy::copy_file_range, ETXTBSY, false) == Verdict::unsupported);  // a swap file as the source
+  CHECK(verdict(Strategy::read_write, ETXTBSY, false) == Verdict::failed);
   CHECK(verdict(Strategy::splice, EMFILE, false) == Verdict::unsupported);  // no descriptor for the pipe
   CHECK(verdict(Strategy::read_write, EMFILE, false) == Verdict::failed);
   CHECK(verdict(Strategy::mmap_write, ENODEV, false) == Verdict::unsupported);

@@ -63,7 +63,7 @@ struct Walk {
     if (most > 1) all.push_back(Outcome::moved(1, place, true));
     if (action == Action::first) {
       // An end that is not trusted may be reported where there is none.
-      if (available == 0 || !trusts_end(machine.strategy(), machine.setup.socket_source, machine.consumed() > 0))
+      if (available == 0 || !trusts_end(machine.strategy(), machine.setup.stream_source, machine.consumed() > 0))
         all.push_back(Outcome::end());
       all.push_back(Outcome::blocked(Side::source));
       all.push_back(Outcome::blocked(Side::sink));
@@ -197,9 +197,9 @@ TEST_CASE("every sequence of outcomes keeps the promise and ends", "[machine]") 
   Machine::Setup bounded = with({splice, read_write});
   bounded.limit = 2;  // the sink holds less than the source has
   setups.push_back(bounded);
-  Machine::Setup socket = with({splice, read_write});
-  socket.socket_source = true;
-  setups.push_back(socket);
+  Machine::Setup stream = with({splice, read_write});
+  stream.stream_source = true;
+  setups.push_back(stream);
   for (const Machine::Setup& setup : setups) {
     Walk walk{setup};
     walk.walk(Machine(setup), Model{}, 9);

@@ -43,7 +43,7 @@ inline sys::Count read_stream(int fd, void* data, std::uint64_t n, Tools& tools)
 
 inline sys::Count write_stream(int fd, const void* data, std::uint64_t n, Tools& tools) noexcept {
   int& flags = tools.stream().write_flags;
-  while (flags != 0) {
+  while (flags != 0) {  // a pipe loses RWF_NOWAIT at its first splice
     const bool may_raise = (flags & rwf_nosignal) == 0;
     if (may_raise) tools.sigpipe.begin(), tools.sigpipe.suspect();
     const sys::Count put = sys::write_flagged(fd, data, n, flags);
@@ -52,7 +52,23 @@ inline sys::Count write_stream(int fd, const void* data, std::uint64_t n, Tools&
   }
   tools.sigpipe.begin();
   tools.sigpipe.suspect();
+  const sys::Count status = sys::status_flags(fd);
+  if (status >= 0 && (status & O_NONBLOCK) != 0) return sys::write(fd, data, n);
   return polled_write(fd, data, n, tools.stream().polled_piece);
+}
+
+// Copies within this process; a page that is gone gives EFAULT instead of SIGBUS. Where a sandbox forbids process_vm_readv
+// (containers do), through a pipe.
+inline sys::Count copy_memory(void* to, const void* from, std::uint64_t n) noexcept {
+  const sys::Count done = sys::copy_memory(to, from, n);
+  if (done != -EPERM && done != -ENOSYS) return done;
+  OwnPipe pipe;
+  if (const sys::Count error = Pool::take(pipe); error < 0) return error;
+  const sys::Count piped = sys::write(pipe.write_end.get(), from, std::min<std::uint64_t>(n, pipe.capacity));
+  if (piped < 0) return piped;
+  const sys::Count copied = sys::read(pipe.read_end.get(), to, static_cast<std::uint64_t>(piped));
+  if (copied == piped) Pool::give_back(std::move(pipe));
+  return copied;
 }
 
 inline sys::Count read_from(const Cursor& from, void* data, std::uint64_t n, Tools& tools) noexcept {
@@ -72,7 +88,7 @@ inline sys::Count write_to(const Cursor& to, const void* data, std::uint64_t n, 
     case Kind::socket: return sys::send(to.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     case Kind::messages: return sys::send(to.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
     case Kind::memory: return std::memmove(to.data, data, n), static_cast<sys::Count>(n);
-    case Kind::mapping: return sys::copy_memory(to.data, data, n);  // a page that is gone is EFAULT, not SIGBUS
+    case Kind::mapping: return copy_memory(to.data, data, n);  // a page that is gone is EFAULT, not SIGBUS
     default: return write_stream(to.fd, data, n, tools);
   }
 }

@@ -56,6 +56,7 @@ struct Cursor {
   Kind kind = Kind::any;
   bool positioned = false;      // `offset` counts, not the position in the kernel
   bool pinned = false;          // positioned for a strategy that needs it; the kernel's position must follow at the end
+  bool stays_pinned = false;    // until the end of the transfer
   bool large_messages = false;  // AF_UNIX: a message may be larger than our buffer
   std::uint64_t offset = 0;     // of the next byte in the file
   std::uint64_t left = to_end;  // bytes that this end can still give or take

@@ -35,6 +35,8 @@ inline constexpr ErrnoRow errno_table[] = {
     {EACCES, Verdict::unsupported, StrategySet::all()},
     // An O_APPEND sink, or a descriptor that can't be read or written: read_write finds out which.
     {EBADF, Verdict::unsupported, {Strategy::reflink, Strategy::copy_file_range}},
+    // A swap file at either end; as a source it can be read.
+    {ETXTBSY, Verdict::unsupported, {Strategy::reflink, Strategy::copy_file_range}},
     // No descriptors for a pipe of our own, no address space for a mapping, no such socket option.
     {EMFILE, Verdict::unsupported, {Strategy::splice, Strategy::vmsplice}},
     {ENFILE, Verdict::unsupported, {Strategy::splice, Strategy::vmsplice}},

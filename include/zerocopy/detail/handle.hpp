@@ -57,7 +57,9 @@ auto or_throw(Call call, What what) -> std::invoke_result_t<Call, std::error_cod
 
 // For messages: `size of descriptor 5`.
 inline std::string on_descriptor(const char* what, int fd) {
-  return std::string(what) + " descriptor " + std::to_string(fd);
+  std::string text = what;
+  text += " descriptor ";
+  return text += std::to_string(fd);
 }
 
 // The kernel would stop reading at the NUL and open another path than the one that was given.

@@ -69,15 +69,10 @@ enum class Action : std::uint8_t {
 };
 
 // A strategy that a failing end can't surprise: what it calls the end of the source is the end.
-// copy_file_range, reflink and mappings believe the file's size, which a pseudo-file or a FUSE file may get wrong; a first 0
-// of sendfile or splice may be a pseudo-file too, and a 0 from splicing a socket its urgent mark.
-constexpr bool trusts_end(Strategy s, bool socket_source, bool moved_before) noexcept {
-  switch (s) {
-    case Strategy::read_write: return true;
-    case Strategy::sendfile: return moved_before;
-    case Strategy::splice: return moved_before && !socket_source;
-    default: return false;
-  }
+// All the others may believe a file's size, which a pseudo-file or a FUSE file may get wrong, at the first byte and later;
+// and a 0 from splicing a socket may be its urgent mark.
+constexpr bool trusts_end(Strategy s, bool stream_source, bool moved_before) noexcept {
+  return s == Strategy::read_write || (s == Strategy::splice && stream_source && moved_before);
 }
 // A short count means that the end is near: the proof of the end takes the place of another call.
 constexpr bool is_capped_by_size(Strategy s) noexcept {
@@ -102,8 +97,8 @@ class Machine {
     AtLimit at_limit = AtLimit::complete;
     AtLimit then_at_limit = AtLimit::complete;
     bool message_sink = false;
-    bool collect = false;  // bytes into one message: fill it whole, then send it
-    bool socket_source = false;
+    bool collect = false;        // bytes into one message: fill it whole, then send it
+    bool stream_source = false;  // a pipe or a device
     bool memory_source = false;  // ends where it ends, nothing to prove
     bool refuse_pipe = false;    // drain the pipe by copying
   };
@@ -291,7 +286,7 @@ class Machine {
     while (!is(done) && strategy() != Strategy::read_write) take_next();  // the others would believe the same file size
   }
   constexpr void on_end() noexcept {
-    if (is(proving) || setup.memory_source || trusts_end(strategy(), setup.socket_source, consumed_ > 0)) {
+    if (is(proving) || setup.memory_source || trusts_end(strategy(), setup.stream_source, consumed_ > 0)) {
       set(ended);
     } else {
       set(proving);

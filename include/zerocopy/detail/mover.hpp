@@ -147,11 +147,31 @@ class Mover {
   }
   // A hop that moved nothing.
   [[gnu::noinline]] void report(Action action, Outcome outcome) noexcept {
+    if (outcome.cause.is(EINVAL) && move_around_direct(action)) return;
     if (outcome.verdict == Verdict::blocked && action == Action::first) look_at_size();  // before a wait
     if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
       return job_.machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
     job_.machine.on(action, outcome);
+  }
+  // The same hop once more, where an O_DIRECT end may have refused it.
+  bool move_around_direct(Action action) noexcept {
+    const Strategy strategy = job_.machine.strategy();
+    const bool copies = strategy == Strategy::read_write || strategy == Strategy::mmap_write;
+    if (action == Action::first && !copies) return false;
+    SecondOpening& source = job_.tools.source_again();
+    SecondOpening& sink = job_.tools.sink_again();
+    if (source.is_in_use() || sink.is_in_use()) return false;
+    const bool around_source = action == Action::first && source.enter(job_.from);
+    const bool around_sink = sink.enter(job_.to);
+    if (!around_source && !around_sink) return false;
+    std::uint64_t most = sys::most_per_call;
+    if (around_source) most = std::min(most, SecondOpening::to_boundary(job_.from.offset));
+    if (around_sink) most = std::min(most, SecondOpening::to_boundary(job_.to.offset));
+    move(action, most);
+    source.leave(job_.from);
+    sink.leave(job_.to);
+    return true;
   }
   [[nodiscard]] bool is_more(std::uint64_t budget) const noexcept {
     return job_.tools.more || budget < job_.machine.budget(Action::drain_buffer);
@@ -203,7 +223,7 @@ class Mover {
     (void)job_.to.unpin();
   }
   [[gnu::always_inline]] static sys::Count place(Cursor& end, bool pins) noexcept {
-    if (end.positioned == pins || end.kind != Kind::file) return 0;
+    if (end.positioned == pins || end.kind != Kind::file || end.stays_pinned) return 0;
     return pins ? end.pin() : end.unpin();
   }
   bool rewind_source(std::uint64_t n) noexcept {
@@ -280,6 +300,7 @@ class Mover {
     if (cause.is(EISDIR)) return Side::source;
     if (cause.is(EBADF)) return is_readable_fd() ? Side::sink : Side::source;
     if (is_file(job_.from.kind)) return cause.is(EIO) && !is_readable_here() ? Side::source : Side::sink;
+    if (job_.from.kind == Kind::pipe) return Side::sink;  // a pipe has nothing that could fail
     return is_socket(job_.to.kind) ? Side::sink : Side::source;
   }
   [[nodiscard]] bool is_readable_fd() const noexcept {

@@ -25,7 +25,12 @@ inline constexpr int wanted_pipe_capacity = 1024 * 1024;  // the unprivileged li
 inline constexpr std::size_t pooled_pipes = 4;
 inline constexpr std::size_t pooled_buffers = 2;
 
-using Buffer = std::unique_ptr<std::byte[]>;
+// Aligned as direct I/O wants it.
+struct FreeBuffer {
+  static constexpr std::align_val_t alignment{4096};
+  void operator()(std::byte* data) const noexcept { ::operator delete[](data, alignment); }
+};
+using Buffer = std::unique_ptr<std::byte[], FreeBuffer>;
 
 // A pipe of the library's own: not blocking, closed on exec, as large as the kernel allows.
 struct OwnPipe {
@@ -77,7 +82,7 @@ class Pool {
   static Buffer take_buffer() noexcept {
     Pool* const mine = of_this_thread();
     if (mine != nullptr && mine->buffer_count_ > 0) return std::move(mine->buffers_[--mine->buffer_count_]);
-    return Buffer(new (std::nothrow) std::byte[buffer_size]);
+    return Buffer(static_cast<std::byte*>(::operator new[](buffer_size, FreeBuffer::alignment, std::nothrow)));
   }
   static void give_back(Buffer buffer) noexcept {
     Pool* const mine = of_this_thread();

@@ -18,7 +18,8 @@ constexpr Side blocking_side(Place place, const Cursor& from, const Cursor& to) 
 // What an errno means for a strategy, as an outcome.
 inline Outcome settle_error(Strategy strategy, Place place, const Cursor& from, const Cursor& to, int error) noexcept {
   // With mappings at both ends the source was just looked at: it is the sink's page that is gone.
-  const bool mapped = strategy == Strategy::mmap_write || (from.kind == Kind::mapping && to.kind != Kind::mapping);
+  const bool window = strategy == Strategy::mmap_write || (strategy == Strategy::send_zerocopy && is_file(from.kind));
+  const bool mapped = window || (from.kind == Kind::mapping && to.kind != Kind::mapping);
   const Side side = place == Place::sink ? Side::none : Side::source;
   switch (verdict(strategy, error, mapped)) {
     case Verdict::blocked: return Outcome::blocked(blocking_side(place, from, to));

@@ -6,6 +6,7 @@
 
 #include <zerocopy/detail/in_flight.hpp>       // buffer and pipe
 #include <zerocopy/detail/meter.hpp>           // when the caller is told of progress
+#include <zerocopy/detail/second_opening.hpp>  // O_DIRECT descriptors
 #include <zerocopy/detail/send_timeout.hpp>    // calls into blocking sockets, cut short
 #include <zerocopy/detail/sigpipe.hpp>         // SigpipeBlock
 #include <zerocopy/detail/window.hpp>          // the mapped part of the source
@@ -34,6 +35,8 @@ struct Resources {
   Window window;
   ZerocopySends zerocopy_sends;
   SendTimeout send_timeout;
+  SecondOpening source_again;
+  SecondOpening sink_again;
   Meter meter;
 };
 
@@ -58,6 +61,8 @@ class Tools {
   Window& window() noexcept { return resources().window; }
   ZerocopySends& zerocopy_sends() noexcept { return resources().zerocopy_sends; }
   SendTimeout& send_timeout() noexcept { return resources().send_timeout; }
+  SecondOpening& source_again() noexcept { return resources().source_again; }
+  SecondOpening& sink_again() noexcept { return resources().sink_again; }
   Meter& meter() noexcept { return resources().meter; }
   // MSG_ZEROCOPY sends whose pages the kernel may still read.
   [[nodiscard]] std::uint64_t outstanding_sends() const noexcept {

@@ -7,6 +7,8 @@
 #include <zerocopy/detail/file_id.hpp>  // reach
 #include <zerocopy/detail/syscall.hpp>  // mmap, fstat
 
+#include <sys/statfs.h>  // fstatfs
+
 #include <cstddef>  // std::byte
 #include <cstdint>  // std::uint64_t
 
@@ -45,11 +47,18 @@ class Window {
   }
 
  private:
+  // A file system in user space may give a size that is too large, and a mapping has zeros behind the true end.
+  static bool may_lie(int fd) noexcept {
+    constexpr long fuse_magic = 0x65735546;  // statfs(2)
+    struct statfs found;
+    return ::fstatfs(fd, &found) != 0 || found.f_type == fuse_magic;
+  }
   [[nodiscard]] bool holds(std::uint64_t offset, std::uint64_t n) const noexcept {
     return base_ != nullptr && offset >= start_ && offset + n <= start_ + size_;
   }
   sys::Count map(int fd, std::uint64_t offset, std::uint64_t n) noexcept {
     close();
+    if (may_lie(fd)) return -ENODEV;
     static const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     const std::uint64_t start = offset / page * page;
     const std::uint64_t size = n + (offset - start);

@@ -19,7 +19,10 @@ struct ReadWrite {
     if (from.kind == Kind::messages) return receive(from, to, tools);
     if (is_memory(to.kind)) {
       const std::uint64_t asked = sys::clamp(std::min(budget, to.left));
-      return settle(name, Place::sink, from, to, read_from(from, to.data, asked, tools), asked);
+      sys::Count n = read_from(from, to.data, asked, tools);
+      // Files of /proc/sys refuse 4 MiB and more at once.
+      if (n == -ENOMEM && asked > buffer_size) n = read_from(from, to.data, buffer_size, tools);
+      return settle(name, Place::sink, from, to, n, asked);
     }
     return fill(from, to, budget, tools);
   }
@@ -31,7 +34,7 @@ struct ReadWrite {
     const auto asked = static_cast<std::uint64_t>(bytes.size);
     // From mapping to memory the kernel copies too: a page that is gone is an error, not SIGBUS.
     const sys::Count n = from.kind == Kind::mapping && is_memory(to.kind)
-                             ? sys::copy_memory(to.data, bytes.data, asked)
+                             ? copy_memory(to.data, bytes.data, asked)
                              : write_to(to, bytes.data, asked, tools, tools.more);
     return settle(name, Place::sink, from, to, n, asked);
   }
