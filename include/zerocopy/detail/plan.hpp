@@ -11,6 +11,18 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
 
+// Where a strategy stands in a plan. A transfer does not ask; explain does.
+enum class Standing : std::uint8_t {
+  in_order,
+  behind_read_write,  // in the list, but what stands before it is final
+  other_forced,
+  never_serves,  // not this pair
+  not_allowed,
+  shares_pages,  // a snapshot is wanted
+  would_block,   // no call cuts it short
+  not_worth_it,  // too few bytes
+};
+
 template <Kind From, Kind To>
 class Planner {
  public:
@@ -46,6 +58,21 @@ class Planner {
   [[gnu::always_inline]] bool check() noexcept {
     return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() &&
            check_same();
+  }
+
+  // After `make`.
+  [[nodiscard]] Standing standing(Strategy strategy) const noexcept {
+    const StrategyList& order = job_.machine.setup.order;
+    for (std::size_t i = 0; i < order.size; ++i) {
+      if (order.items[i] == strategy) return Standing::in_order;
+      if (order.items[i] == Strategy::read_write) break;
+    }
+    if (!candidate_table(job_.from.kind, job_.to.kind).set.contains(strategy)) return Standing::never_serves;
+    if (not_allowed_.contains(strategy)) return Standing::not_allowed;
+    if (shares_.contains(strategy)) return Standing::shares_pages;
+    if (uncuttable_.contains(strategy)) return Standing::would_block;
+    if (job_.options.strategy && *job_.options.strategy != strategy) return Standing::other_forced;
+    return not_worth_it_.contains(strategy) ? Standing::not_worth_it : Standing::behind_read_write;
   }
 
  private:
