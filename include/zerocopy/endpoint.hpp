@@ -33,119 +33,115 @@ struct endpoint_traits {};
 
 namespace detail {
 
-// A cursor whose kind is known at compile time.
 template <Kind K>
-struct Endpoint {
-  static constexpr Kind kind = K;
-  Cursor cursor;
-};
-
-template <Kind K>
-Endpoint<K> fd_endpoint(BorrowedFd fd) noexcept {
-  Endpoint<K> end;
-  end.cursor.fd = fd.get();
-  end.cursor.kind = K;
-  return end;
+Cursor fd_cursor(BorrowedFd fd) noexcept {
+  return {.fd = fd.get(), .kind = K};
 }
 // What a File is open on shows here: a regular file, or a FIFO, or a device.
 template <class Handle>
-Endpoint<Kind::file> file_endpoint(const Handle& file) noexcept {
-  auto end = fd_endpoint<Kind::file>(file.as_fd());
-  end.cursor.id = KnownId::of(file);
-  end.cursor.kind = kind_of(end.cursor.id);
-  return end;
+Cursor file_cursor(const Handle& file) noexcept {
+  const FileId& id = KnownId::of(file);
+  return {.fd = file.as_fd().get(), .kind = kind_of(id), .id = id};
 }
-inline Endpoint<Kind::range> range_endpoint(const FileRange& range) noexcept {
-  auto end = fd_endpoint<Kind::range>(range.as_fd());
-  end.cursor.positioned = true;
-  end.cursor.offset = range.offset();
-  end.cursor.left = range.length();
-  end.cursor.id = KnownId::of(range);
-  return end;
+inline Cursor range_cursor(const FileRange& range) noexcept {
+  return {.fd = range.as_fd().get(),
+          .kind = Kind::range,
+          .positioned = true,
+          .offset = range.offset(),
+          .left = range.length(),
+          .id = KnownId::of(range)};
 }
-template <Kind K>
-Endpoint<K> memory_endpoint(std::span<const std::byte> bytes) noexcept {
-  Endpoint<K> end;
-  end.cursor.kind = K;
-  end.cursor.data = const_cast<std::byte*>(bytes.data());  // only sinks write, and they are given writable bytes
-  end.cursor.left = bytes.size();
-  return end;
+inline Cursor memory_cursor(std::span<const std::byte> bytes) noexcept {
+  // Only sinks write, and they are given writable bytes.
+  return {.kind = Kind::memory, .left = bytes.size(), .data = const_cast<std::byte*>(bytes.data())};
 }
 template <class Handle>
-Endpoint<Kind::mapping> mapping_endpoint(const Handle& file) noexcept {
-  auto end = memory_endpoint<Kind::mapping>(file.bytes());
-  end.cursor.fd = file.as_fd().get();
-  end.cursor.positioned = true;
-  end.cursor.offset = file.file_offset();
-  end.cursor.id = KnownId::of(file);
-  return end;
+Cursor mapping_cursor(const Handle& file) noexcept {
+  return {.fd = file.as_fd().get(),
+          .kind = Kind::mapping,
+          .positioned = true,
+          .offset = file.file_offset(),
+          .left = file.size(),
+          .data = const_cast<std::byte*>(file.bytes().data()),
+          .id = KnownId::of(file)};
 }
-inline Endpoint<Kind::socket> socket_endpoint(const Socket& socket) noexcept {
-  auto end = fd_endpoint<Kind::socket>(socket.as_fd());
-  if (socket.type() != SocketType::stream) end.cursor.kind = Kind::messages;
-  return end;
+inline Cursor socket_cursor(const Socket& socket) noexcept {
+  return {.fd = socket.as_fd().get(), .kind = socket.type() == SocketType::stream ? Kind::socket : Kind::messages};
 }
 
-// One row for each type: as a source, as a sink.
+// One row for each type: its kind, and the cursor that it is as a source, as a sink.
 template <class T>
 struct builtin_endpoint {};
 template <>
 struct builtin_endpoint<BorrowedFd> {
-  static auto source(BorrowedFd fd) noexcept { return fd_endpoint<Kind::any>(fd); }
-  static auto sink(BorrowedFd fd) noexcept { return fd_endpoint<Kind::any>(fd); }
+  static constexpr Kind kind = Kind::any;
+  static Cursor source(BorrowedFd fd) noexcept { return fd_cursor<kind>(fd); }
+  static Cursor sink(BorrowedFd fd) noexcept { return fd_cursor<kind>(fd); }
 };
 template <>
 struct builtin_endpoint<OwnedFd> {
-  static auto source(const OwnedFd& fd) noexcept { return fd_endpoint<Kind::any>(fd.as_fd()); }
-  static auto sink(const OwnedFd& fd) noexcept { return fd_endpoint<Kind::any>(fd.as_fd()); }
+  static constexpr Kind kind = Kind::any;
+  static Cursor source(const OwnedFd& fd) noexcept { return fd_cursor<kind>(fd.as_fd()); }
+  static Cursor sink(const OwnedFd& fd) noexcept { return fd_cursor<kind>(fd.as_fd()); }
 };
 template <>
 struct builtin_endpoint<File> {
-  static auto source(const File& file) noexcept { return file_endpoint(file); }
-  static auto sink(const File& file) noexcept { return file_endpoint(file); }
+  static constexpr Kind kind = Kind::file;
+  static Cursor source(const File& file) noexcept { return file_cursor(file); }
+  static Cursor sink(const File& file) noexcept { return file_cursor(file); }
 };
 template <>
 struct builtin_endpoint<MemoryFile> {
-  static auto source(const MemoryFile& file) noexcept { return file_endpoint(file); }
-  static auto sink(const MemoryFile& file) noexcept { return file_endpoint(file); }
+  static constexpr Kind kind = Kind::file;
+  static Cursor source(const MemoryFile& file) noexcept { return file_cursor(file); }
+  static Cursor sink(const MemoryFile& file) noexcept { return file_cursor(file); }
 };
 template <>
 struct builtin_endpoint<FileRange> {
-  static auto source(const FileRange& range) noexcept { return range_endpoint(range); }
-  static auto sink(const FileRange& range) noexcept { return range_endpoint(range); }
+  static constexpr Kind kind = Kind::range;
+  static Cursor source(const FileRange& range) noexcept { return range_cursor(range); }
+  static Cursor sink(const FileRange& range) noexcept { return range_cursor(range); }
 };
 template <>
 struct builtin_endpoint<PipeReader> {
-  static auto source(const PipeReader& pipe) noexcept { return fd_endpoint<Kind::pipe>(pipe.as_fd()); }
+  static constexpr Kind kind = Kind::pipe;
+  static Cursor source(const PipeReader& pipe) noexcept { return fd_cursor<kind>(pipe.as_fd()); }
 };
 template <>
 struct builtin_endpoint<PipeWriter> {
-  static auto sink(const PipeWriter& pipe) noexcept { return fd_endpoint<Kind::pipe>(pipe.as_fd()); }
+  static constexpr Kind kind = Kind::pipe;
+  static Cursor sink(const PipeWriter& pipe) noexcept { return fd_cursor<kind>(pipe.as_fd()); }
 };
 template <>
 struct builtin_endpoint<Socket> {
-  static auto source(const Socket& socket) noexcept { return socket_endpoint(socket); }
-  static auto sink(const Socket& socket) noexcept { return socket_endpoint(socket); }
+  static constexpr Kind kind = Kind::socket;
+  static Cursor source(const Socket& socket) noexcept { return socket_cursor(socket); }
+  static Cursor sink(const Socket& socket) noexcept { return socket_cursor(socket); }
 };
 template <>
 struct builtin_endpoint<MappedFile> {
-  static auto source(const MappedFile& file) noexcept { return mapping_endpoint(file); }
+  static constexpr Kind kind = Kind::mapping;
+  static Cursor source(const MappedFile& file) noexcept { return mapping_cursor(file); }
 };
 template <>
 struct builtin_endpoint<WritableMappedFile> {
-  static auto source(const WritableMappedFile& file) noexcept { return mapping_endpoint(file); }
-  static auto sink(const WritableMappedFile& file) noexcept { return mapping_endpoint(file); }
+  static constexpr Kind kind = Kind::mapping;
+  static Cursor source(const WritableMappedFile& file) noexcept { return mapping_cursor(file); }
+  static Cursor sink(const WritableMappedFile& file) noexcept { return mapping_cursor(file); }
 };
 template <std::size_t N>
 struct builtin_endpoint<std::span<const std::byte, N>> {
-  static auto source(std::span<const std::byte> bytes) noexcept { return memory_endpoint<Kind::memory>(bytes); }
+  static constexpr Kind kind = Kind::memory;
+  static Cursor source(std::span<const std::byte> bytes) noexcept { return memory_cursor(bytes); }
 };
 template <std::size_t N>
 struct builtin_endpoint<std::span<std::byte, N>> {
-  static auto source(std::span<const std::byte> bytes) noexcept { return memory_endpoint<Kind::memory>(bytes); }
-  static auto sink(std::span<std::byte> bytes) noexcept { return memory_endpoint<Kind::memory>(bytes); }
+  static constexpr Kind kind = Kind::memory;
+  static Cursor source(std::span<const std::byte> bytes) noexcept { return memory_cursor(bytes); }
+  static Cursor sink(std::span<std::byte> bytes) noexcept { return memory_cursor(bytes); }
 };
 
+// The cursor of a type as a source (or a sink); void where it can't be one.
 template <class T>
 decltype(auto) as_source(const T& end) noexcept {
   if constexpr (requires { builtin_endpoint<T>::source(end); }) {
@@ -162,6 +158,29 @@ decltype(auto) as_sink(const T& end) noexcept {
     return as_sink(endpoint_traits<T>::sink(end));
   }
 }
+template <class T>
+consteval Kind source_kind() noexcept {
+  if constexpr (requires { builtin_endpoint<T>::kind; }) {
+    return builtin_endpoint<T>::kind;
+  } else {
+    return source_kind<std::remove_cvref_t<decltype(endpoint_traits<T>::source(std::declval<const T&>()))>>();
+  }
+}
+template <class T>
+consteval Kind sink_kind() noexcept {
+  if constexpr (requires { builtin_endpoint<T>::kind; }) {
+    return builtin_endpoint<T>::kind;
+  } else {
+    return sink_kind<std::remove_cvref_t<decltype(endpoint_traits<T>::sink(std::declval<const T&>()))>>();
+  }
+}
+
+// A cursor whose kind is known at compile time.
+template <Kind K>
+struct Endpoint {
+  static constexpr Kind kind = K;
+  Cursor cursor;
+};
 
 }  // namespace detail
 

@@ -27,6 +27,7 @@ enum class Passed : int {
   only_when_forced = 1,  ///< it stands behind read_write, which serves everything: Options::strategy can force it
   another_forced,        ///< Options::strategy names another one
   not_worth_it,          ///< for so few bytes it costs more than copying
+  cannot_promise_more,   ///< Options::more: it would end with a partial packet, and the source is short
   nothing_to_move,       ///< the length is 0, or the sink is full: no strategy runs
 };
 
@@ -47,6 +48,7 @@ class PassedCategory final : public std::error_category {
       case Passed::only_when_forced: return "only when it is forced, or read_write is not allowed";
       case Passed::another_forced: return "another strategy is forced";
       case Passed::not_worth_it: return "does not pay for so few bytes";
+      case Passed::cannot_promise_more: return "can't say that more follows";
       case Passed::nothing_to_move: return "there is nothing to move";
     }
     return "unknown reason " + std::to_string(value);
@@ -128,6 +130,7 @@ struct Explanation {
     return strategies[i];
   }
   /// The one that would move the bytes: the first in the order that is not known to be refused. None if nothing would run.
+  /// With Options::more the next in the order moves the last 64 KiB after sendfile, which can't promise that more follows.
   [[nodiscard]] std::optional<Strategy> chosen() const noexcept {
     if (error) return std::nullopt;
     for (const ExplainedStrategy& entry : strategies)
@@ -210,7 +213,7 @@ class Copies {
 // The numbers that strategies cut a transfer by, asked of both ends.
 class CallModeler {
  public:
-  explicit CallModeler(const Job& job) noexcept : job_(job) {
+  explicit CallModeler(Job& job) noexcept : job_(job) {
     from_capacity_ = capacity_of(job.from);
     to_capacity_ = capacity_of(job.to);
     write_most_ = most_per_write();
@@ -222,11 +225,16 @@ class CallModeler {
     model.strategy = strategy;
     model.limit = setup.limit;
     model.pace = job_.pace;
-    model.learns = job_.limits.limited();
+    model.learns = job_.limits.paced();
     model.socket_source = is_socket(job_.from.kind);
     model.ends_by_itself = is_memory(job_.from.kind) || job_.from.kind == Kind::in_flight;
     model.one_message = job_.to.kind == Kind::messages;
     set_sizes(model);
+    if (job_.tools.cut_sends) cut(model);
+    if (setup.at_limit == Machine::AtLimit::hand_over) {
+      model.limit = setup.then_limit;
+      if (strategy == Strategy::sendfile) hand_over(model);
+    }
     return model;
   }
   // Of a file source: where its next byte is, and how many there are.
@@ -239,7 +247,8 @@ class CallModeler {
   [[nodiscard]] std::uint64_t bytes() const noexcept {
     constexpr std::uint64_t unknown = 1024 * 1024;
     const Cursor& from = job_.from;
-    const std::uint64_t limit = job_.machine.setup.limit;
+    const Machine::Setup& setup = job_.machine.setup;
+    const std::uint64_t limit = setup.at_limit == Machine::AtLimit::hand_over ? setup.then_limit : setup.limit;
     std::uint64_t there = unknown;
     struct stat file;
     if (from.kind == Kind::in_flight) {
@@ -285,6 +294,26 @@ class CallModeler {
       default: return;
     }
   }
+  // Calls into a blocking socket that only a small size and SO_SNDTIMEO keep short (Mover::move_cut).
+  void cut(CallModel& model) const noexcept {
+    int queue = 0;
+    (void)sys::get_option(job_.to.fd, SOL_SOCKET, SO_SNDBUF, queue);
+    const std::uint64_t room =
+        std::clamp<std::uint64_t>(static_cast<std::uint64_t>(queue) / 2, 4096, SendTimeout::largest_call);
+    const bool through_own_pipe = model.drain != 0;
+    if (model.strategy == Strategy::sendfile || (model.strategy == Strategy::splice && !through_own_pipe))
+      model.hop = std::min(model.hop, room);
+    if ((model.strategy == Strategy::splice || model.strategy == Strategy::vmsplice) && through_own_pipe)
+      model.drain = room;
+  }
+  // sendfile can't say that more follows: the next strategy moves the last bytes.
+  void hand_over(CallModel& model) const noexcept {
+    model.own_limit = job_.machine.setup.limit;
+    StrategyList next = job_.machine.setup.order;
+    next.pop_front();
+    const bool direct = !next.empty() && next.front() == Strategy::mmap_write;
+    model.next_calls = direct ? 1 : 2;
+  }
   void set_copying_sizes(CallModel& model) const noexcept {
     const Kind from = job_.from.kind;
     const bool in_buffer = from == Kind::in_flight && job_.machine.piped() == 0;
@@ -301,7 +330,7 @@ class CallModeler {
   [[nodiscard]] std::uint64_t most_per_write() const noexcept {
     const Cursor& to = job_.to;
     if (to.kind == Kind::pipe) return obeys_nowait() ? to_capacity_ : std::min<std::uint64_t>(to_capacity_, PIPE_BUF);
-    if (to.kind == Kind::device && ::isatty(to.fd) == 1) return job_.tools.polled_piece;
+    if (to.kind == Kind::device && ::isatty(to.fd) == 1) return job_.tools.stream().polled_piece;
     return most;
   }
   // A FIFO refuses RWF_NOWAIT.
@@ -329,7 +358,7 @@ class CallModeler {
     return size;
   }
 
-  const Job& job_;
+  Job& job_;
   std::uint64_t from_capacity_ = to_end;
   std::uint64_t to_capacity_ = to_end;
   std::uint64_t write_most_ = most;
@@ -396,8 +425,6 @@ class Refusals {
   bool drained_;
 };
 
-using Standings = std::array<Standing, strategy_count>;
-
 inline std::error_code reason(Standing standing) noexcept {
   switch (standing) {
     case Standing::in_order: return {};
@@ -408,6 +435,7 @@ inline std::error_code reason(Standing standing) noexcept {
     case Standing::shares_pages: return Errc::snapshot_needed;
     case Standing::would_block: return Errc::would_block_uncut;
     case Standing::not_worth_it: return Passed::not_worth_it;
+    case Standing::no_promise: return Passed::cannot_promise_more;
   }
   return {};
 }
@@ -421,10 +449,10 @@ inline Explanation::End explain_end(const Cursor& end) noexcept {
 }
 
 // Fills the entries from a job that has been planned.
-inline void explain_plan(const Job& job, const Standings& standings, Explanation& out) noexcept {
+inline void explain_plan(Job& job, const Standings& standings, Explanation& out) noexcept {
   const StrategyList& order = job.machine.setup.order;
   const StrategySet serving = candidate_table(job.from.kind, job.to.kind).set;
-  const bool idle = !out.error && order.size == 0;
+  const bool idle = !out.error && order.empty();
   if (is_socket(job.to.kind)) out.route = find_route(job.to.fd);
   const Copies copies(job, out.route);
   const CallModeler calls(job);
@@ -446,9 +474,9 @@ inline void explain_plan(const Job& job, const Standings& standings, Explanation
     return entry;
   };
   std::size_t at = 0;
-  for (std::size_t i = 0; i < order.size; ++i) {
-    if (standings[static_cast<std::size_t>(order.items[i])] != Standing::in_order) continue;
-    out.strategies[at] = explain_one(order.items[i]);
+  for (StrategyList rest = order; !rest.empty(); rest.pop_front()) {
+    if (standings[static_cast<std::size_t>(rest.front())] != Standing::in_order) continue;
+    out.strategies[at] = explain_one(rest.front());
     out.strategies[at].position = at;
     ++at;
   }
@@ -473,22 +501,18 @@ inline void explain_refusal(Explanation& out) noexcept {
 
 template <Kind From, Kind To>
 Explanation explain(Job& job) noexcept {
-  Planner<From, To> planner(job);
-  planner.make();
-  if (job.limits.limited() && job.machine.setup.limit > 0) BlockingDriver<From, To>(job).obey_limits();
+  Driver<From, To>(job).begin();
   Explanation out;
   out.source = explain_end(job.from);
   out.sink = explain_end(job.to);
   out.side = job.machine.side();
   if (job.machine.cause()) out.error = job.machine.cause().code();
   // A forced strategy that can't, or none that may, leaves the order empty too, but for reasons that are worth telling.
-  if (out.error && job.machine.setup.order.size == 0 && out.error != Errc::strategy_unavailable) {
+  if (out.error && job.machine.setup.order.empty() && out.error != Errc::strategy_unavailable) {
     explain_refusal(out);
     return out;
   }
-  Standings standings;
-  for (std::size_t s = 0; s < strategy_count; ++s) standings[s] = planner.standing(static_cast<Strategy>(s));
-  explain_plan(job, standings, out);
+  explain_plan(job, Planner<From, To>(job).standings(), out);
   return out;
 }
 
@@ -562,7 +586,8 @@ inline std::string Explanation::text() const {
 
 /// What `transfer(from, to, options)` would do: the order in which it would try the strategies, why each other one is
 /// passed over, and what each one costs. It moves nothing and changes nothing: no byte, position, flag or option.
-/// `from` and `to` are what transfer takes; a gather is several transfers, so its parts are explained one by one.
+/// `from` and `to` are what transfer takes; a gather is several transfers, so its parts are explained one by one. A Transfer
+/// goes by the same plan, but that it leaves out what it could not keep from blocking on a blocking socket.
 /// Errors: none are thrown; `error` of the explanation is what transfer would report before the first byte.
 /// Blocking: no. It makes more system calls than the plan of a transfer; the first one in a process also makes those of
 /// Capabilities::of_process. Thread safety: any thread. Rests on: rtnetlink(7), netdevice(7), fcntl(2) F_GETPIPE_SZ.
@@ -573,19 +598,19 @@ template <class Source, class Sink>
   static_assert(!detail::is_gather<From>, "zerocopy: a gather is several transfers: explain each part");
   static_assert(source<Source> || std::same_as<From, Stranded> || detail::is_gather<From>,
                 "zerocopy: this type is not a source. Sources are those of transfer()");
-  const auto target = detail::as_sink(to);
+  using To = std::remove_cvref_t<Sink>;
+  const auto make_to = [&] { return detail::as_sink(std::as_const(to)); };
   if constexpr (std::same_as<From, Stranded>) {
-    detail::Cursor origin;
-    origin.kind = detail::Kind::in_flight;
-    detail::Job job(origin, target.cursor, options);
+    detail::Job job(
+        options, [] { return detail::Cursor{.kind = detail::Kind::in_flight}; }, make_to);
     detail::StrandedAccess::lend(from, job);
-    const Explanation out = detail::explain<detail::Kind::in_flight, target.kind>(job);
+    const Explanation out = detail::explain<detail::Kind::in_flight, detail::sink_kind<To>()>(job);
     detail::StrandedAccess::take_back(from, job);
     return out;
   } else {
-    const auto origin = detail::as_source(from);
-    detail::Job job(origin.cursor, target.cursor, options);
-    return detail::explain<origin.kind, target.kind>(job);
+    detail::Job job(
+        options, [&] { return detail::as_source(std::as_const(from)); }, make_to);
+    return detail::explain<detail::source_kind<From>(), detail::sink_kind<To>()>(job);
   }
 }
 

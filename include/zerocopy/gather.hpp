@@ -19,11 +19,16 @@ class Gather {
   static constexpr std::size_t size = sizeof...(Ends);
   explicit constexpr Gather(Ends... parts) noexcept : parts_(parts...) {}
 
-  // Calls `use(part, is_last)` for each part in order until it returns false.
+  // Calls `use(part)` for each part in order until it returns false.
   template <class Use>
   void each(Use use) const noexcept {
+    std::apply([&](const Ends&... parts) { (void)(use(parts) && ...); }, parts_);
+  }
+  // Calls `use(part)` for the part that stands at `at`.
+  template <class Use>
+  void visit(std::size_t at, Use use) const noexcept {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (void)(use(std::get<I>(parts_), I + 1 == size) && ...);
+      (void)((I == at && (use(std::get<I>(parts_)), true)) || ...);
     }(std::make_index_sequence<size>{});
   }
 
@@ -32,8 +37,9 @@ class Gather {
 };
 
 /// Several sources as one: `transfer(gather(header, file.range(0, n), trailer), socket)` sends them in order. Every part
-/// but the last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), so that small parts share a packet; sendfile can't
-/// promise, so a file part that it sends ends its packet.
+/// but the last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), so that no partial packet goes between them;
+/// sendfile can't promise, so the last 64 KiB of a file part before another one are spliced. No cork is set, and one that
+/// the caller has set stays.
 /// A part that ends before its own length (a range longer than its file) ends the transfer with `end_of_source`.
 /// `length` counts over all parts. All parts are checked before the first byte. A gather without a part: `empty_gather`,
 /// nothing moved. A part that is the sink's own file: `same_file`. A message sink takes one part: else `strategy_unavailable`.
@@ -45,7 +51,7 @@ template <class... Parts>
                 "zerocopy: every part of a gather must be a source, and not a gather or Stranded");
   static_assert(((std::is_lvalue_reference_v<Parts> || std::is_trivially_destructible_v<Parts>)&&...),
                 "zerocopy: a gather borrows its parts: give handles a name first");
-  return Gather(detail::as_source(parts)...);
+  return Gather(detail::Endpoint<detail::source_kind<std::remove_cvref_t<Parts>>()>{detail::as_source(parts)}...);
 }
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

@@ -4,6 +4,7 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/file.hpp>      // to_end
+#include <zerocopy/progress.hpp>  // Progress
 #include <zerocopy/strategy.hpp>  // Strategy, StrategySet
 
 #include <chrono>      // time limits
@@ -35,11 +36,15 @@ struct Options {
   std::optional<std::chrono::steady_clock::time_point> deadline{};
   /// Asks the transfer to stop.
   std::stop_token stop{};
+  /// Hears how far the transfer is; the callable is borrowed.
+  Progress on_progress{};
   Aliasing aliasing = Aliasing::automatic;
   /// Another transfer to this sink follows at once: a stream socket may hold back a last, partial packet.
   bool more = false;
   /// The most bytes that one system call is asked to move; without it as many as the kernel takes.
   std::optional<std::size_t> chunk_size{};
+  /// Of a `Transfer`: bytes after which one step returns `progressed`, so that others have their turn.
+  std::size_t step_size = 1024 * 1024;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

@@ -112,6 +112,8 @@ class FallbackTrail {
     std::size_t at_ = 0;
   };
 
+  constexpr FallbackTrail() noexcept {}  // not defaulted: the places stay as they are until they are used
+
   [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
   [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] constexpr iterator begin() const noexcept { return {this, 0}; }

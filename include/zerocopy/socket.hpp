@@ -4,21 +4,21 @@
 #pragma once
 
 #include <zerocopy/config.hpp>
-#include <zerocopy/detail/address.hpp>  // name look-up, AF_UNIX paths
-#include <zerocopy/detail/handle.hpp>   // error reports, waiting
-#include <zerocopy/fd.hpp>              // OwnedFd, BorrowedFd
+#include <zerocopy/detail/address.hpp>     // name look-up, AF_UNIX paths
+#include <zerocopy/detail/fd_passing.hpp>  // SCM_RIGHTS
+#include <zerocopy/detail/handle.hpp>      // error reports, waiting
+#include <zerocopy/fd.hpp>                 // OwnedFd, BorrowedFd
 
 #include <netinet/in.h>   // IPPROTO_TCP
 #include <netinet/tcp.h>  // TCP_CORK, TCP_NODELAY
 #include <netinet/udp.h>  // UDP_CORK
-#include <sys/socket.h>   // socket, connect, sendmsg
+#include <sys/socket.h>   // socket, connect
 #include <sys/time.h>     // timeval
 
 #include <chrono>        // time limits
 #include <climits>       // INT_MAX
 #include <cstddef>       // std::byte
 #include <cstdint>       // std::uint16_t
-#include <cstring>       // std::memcpy
 #include <optional>      // no time limit
 #include <span>          // payloads
 #include <string>        // hosts, paths
@@ -444,50 +444,49 @@ class Socket {
   /// Passes a copy of `fd` to the peer of an AF_UNIX socket, with `payload`; an empty one is sent as one zero byte
   /// (SCM_RIGHTS, unix(7)). The caller keeps its own descriptor and may close it.
   /// Errors: `operation_not_supported` (not AF_UNIX), `bad_file_descriptor`, `broken_pipe`, `not_connected`,
-  /// `message_size`. A long payload on a stream can be sent in part when the error comes; the descriptor went with its
-  /// first byte. Blocking: polls until all is sent, on a non-blocking socket too.
+  /// `message_size`; ETOOMANYREFS (more descriptors under way than RLIMIT_NOFILE). A long payload on a stream can be
+  /// sent in part when the error comes; the descriptor went with its first byte.
+  /// Blocking: polls until all is sent, on a non-blocking socket too.
   void send_fd(BorrowedFd fd, std::span<const std::byte> payload = {}) {
     detail::or_throw([&](std::error_code& ec) { send_fd(fd, payload, ec); },
                      [&] { return what("send a descriptor through"); });
   }
   void send_fd(BorrowedFd fd, std::error_code& ec) noexcept { send_fd(fd, {}, ec); }
   void send_fd(BorrowedFd fd, std::span<const std::byte> payload, std::error_code& ec) noexcept {
-    if (!carries_descriptors(ec)) return;
-    const std::byte zero{};
-    if (payload.empty()) payload = {&zero, 1};
-    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))]{};
-    bool attach = true;
-    while (!payload.empty()) {
-      iovec part{const_cast<std::byte*>(payload.data()), payload.size()};
-      msghdr message{};
-      message.msg_iov = &part;
-      message.msg_iovlen = 1;
-      if (attach) put_descriptor(message, control, fd.get());
-      const auto call = [&] { return ::sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL); };
-      const ssize_t sent = detail::checked(detail::uninterrupted(call), ec);
-      if (ec.value() == EAGAIN) {
-        if (!detail::wait_to_retry(fd_.get(), POLLOUT, std::nullopt, ec)) return;
-        continue;
-      }
-      if (ec) return;
-      attach = false;
-      payload = payload.subspan(static_cast<std::size_t>(sent));
-    }
+    send_until(fd, payload, std::nullopt, ec);
+  }
+  /// The same within `timeout`, tried at least once; returns how many bytes of `payload` were sent, on errors too.
+  /// Errors: as above; Errc::timed_out. A message, and the zero byte, is then not sent at all, nor is the descriptor. A
+  /// payload on a stream can have gone in part: after 0 bytes the descriptor has not gone either and the call can be
+  /// made again; after more it has gone, and `payload.subspan(sent)` must follow as plain bytes. Only the twin with an
+  /// error_code tells which. Blocking: polls for at most `timeout`.
+  void send_fd(BorrowedFd fd, detail::time_limit auto timeout) {
+    detail::or_throw([&](std::error_code& ec) { send_fd(fd, timeout, ec); },
+                     [&] { return what("send a descriptor through"); });
+  }
+  void send_fd(BorrowedFd fd, detail::time_limit auto timeout, std::error_code& ec) noexcept {
+    send_until(fd, {}, detail::deadline_after(timeout), ec);
+  }
+  std::size_t send_fd(BorrowedFd fd, std::span<const std::byte> payload, std::chrono::nanoseconds timeout) {
+    return detail::or_throw([&](std::error_code& ec) { return send_fd(fd, payload, timeout, ec); },
+                            [&] { return what("send a descriptor through"); });
+  }
+  std::size_t send_fd(BorrowedFd fd, std::span<const std::byte> payload, std::chrono::nanoseconds timeout,
+                      std::error_code& ec) noexcept {
+    return send_until(fd, payload, detail::deadline_after(timeout), ec);
   }
 
   /// Takes the next descriptor that the peer sent, close-on-exec, and drops the payload: its first byte on a stream
   /// (what follows stays to be read), the whole message otherwise. Descriptors beyond the first are closed.
-  /// Errors: `no_message` (bytes without a descriptor: they stay unread), `connection_reset` (the peer closed),
-  /// `too_many_files_open` (no number free for it; the message is gone), `operation_not_supported` (not AF_UNIX).
-  /// Blocking: polls until something arrives, on a non-blocking socket too.
+  /// Errors: `no_message` (bytes without a descriptor: they stay unread), `connection_reset` (the peer closed, or
+  /// reading was shut down), `too_many_files_open` (no number free for it; the message is gone),
+  /// `operation_not_supported` (not AF_UNIX). Blocking: polls until something arrives, on a non-blocking socket too.
+  /// Thread safety: one receiver at a time, or the bytes that came without a descriptor can be lost.
   [[nodiscard]] OwnedFd receive_fd() {
     return detail::or_throw([&](std::error_code& ec) { return receive_fd(ec); },
                             [&] { return what("receive a descriptor through"); });
   }
-  [[nodiscard]] OwnedFd receive_fd(std::error_code& ec) noexcept {
-    std::byte dropped{};
-    return receive({&dropped, 1}, true, ec).fd;
-  }
+  [[nodiscard]] OwnedFd receive_fd(std::error_code& ec) noexcept { return receive_until({}, std::nullopt, ec).fd; }
   /// The same, and up to `payload.size()` bytes that came with it. Errors: as above; `message_size` if a message is
   /// longer than `payload` (it is gone, and its descriptor closed).
   [[nodiscard]] ReceivedFd receive_fd(std::span<std::byte> payload) {
@@ -495,13 +494,27 @@ class Socket {
                             [&] { return what("receive a descriptor through"); });
   }
   [[nodiscard]] ReceivedFd receive_fd(std::span<std::byte> payload, std::error_code& ec) noexcept {
-    if (payload.empty()) return {.fd = receive_fd(ec)};
-    return receive(payload, false, ec);
+    return receive_until(payload, std::nullopt, ec);
+  }
+  /// The same within `timeout`, tried at least once. Errors: as above; Errc::timed_out: nothing was taken, what comes
+  /// later waits for the next call. Blocking: polls for at most `timeout`.
+  [[nodiscard]] OwnedFd receive_fd(detail::time_limit auto timeout) {
+    return detail::or_throw([&](std::error_code& ec) { return receive_fd(timeout, ec); },
+                            [&] { return what("receive a descriptor through"); });
+  }
+  [[nodiscard]] OwnedFd receive_fd(detail::time_limit auto timeout, std::error_code& ec) noexcept {
+    return receive_until({}, detail::deadline_after(timeout), ec).fd;
+  }
+  [[nodiscard]] ReceivedFd receive_fd(std::span<std::byte> payload, std::chrono::nanoseconds timeout) {
+    return detail::or_throw([&](std::error_code& ec) { return receive_fd(payload, timeout, ec); },
+                            [&] { return what("receive a descriptor through"); });
+  }
+  [[nodiscard]] ReceivedFd receive_fd(std::span<std::byte> payload, std::chrono::nanoseconds timeout,
+                                      std::error_code& ec) noexcept {
+    return receive_until(payload, detail::deadline_after(timeout), ec);
   }
 
  private:
-  static constexpr std::size_t most_descriptors = 253;  // SCM_MAX_FD
-
   std::string what(const char* tried) const { return detail::on_descriptor(tried, fd_.get()); }
 
   std::size_t set_buffer(int option, std::size_t bytes, std::error_code& ec) noexcept {
@@ -518,75 +531,18 @@ class Socket {
     return !ec;
   }
 
-  static void put_descriptor(msghdr& message, std::span<std::byte> control, int fd) noexcept {
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+  std::size_t send_until(BorrowedFd fd, std::span<const std::byte> payload, detail::Deadline deadline,
+                         std::error_code& ec) const noexcept {
+    if (!carries_descriptors(ec)) return 0;
+    return detail::FdPassing(fd_.get(), detail::number(type_), deadline).send(fd.get(), payload, ec);
   }
 
-  // The first descriptor in `message`; the others are closed.
-  static OwnedFd take_descriptor(msghdr& message) noexcept {
-    OwnedFd first;
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-      const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (std::size_t i = 0; i < count; ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(fd), sizeof(fd));
-        OwnedFd arrived(fd);
-        if (!first) first = std::move(arrived);
-      }
-    }
-    return first;
-  }
-
-  // Waits for a message and looks, without room for descriptors, whether it has one: MSG_CTRUNC says so.
-  // So bytes that come without one stay where they are.
-  bool descriptor_is_next(std::error_code& ec) const noexcept {
-    std::byte first{};
-    for (;;) {
-      iovec part{&first, 1};
-      msghdr message{};
-      message.msg_iov = &part;
-      message.msg_iovlen = 1;
-      const auto call = [&] { return ::recvmsg(fd_.get(), &message, MSG_PEEK | MSG_DONTWAIT); };
-      const ssize_t n = detail::checked(detail::uninterrupted(call), ec);
-      if (ec.value() == EAGAIN) {
-        if (!detail::wait_to_retry(fd_.get(), POLLIN, std::nullopt, ec)) return false;
-        continue;
-      }
-      if (ec) return false;
-      if ((message.msg_flags & MSG_CTRUNC) != 0) return true;
-      const bool end = n == 0 && type_ != SocketType::datagram;
-      ec = detail::system_error_code(end ? ECONNRESET : ENOMSG);
-      return false;
-    }
-  }
-
-  ReceivedFd receive(std::span<std::byte> payload, bool may_cut, std::error_code& ec) noexcept {
+  ReceivedFd receive_until(std::span<std::byte> payload, detail::Deadline deadline,
+                           std::error_code& ec) const noexcept {
     ReceivedFd result;
-    if (!carries_descriptors(ec) || !descriptor_is_next(ec)) return result;
-    alignas(cmsghdr) std::byte control[CMSG_SPACE(most_descriptors * sizeof(int)) + 256];  // and credentials, if asked
-    iovec part{payload.data(), payload.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    const auto call = [&] { return ::recvmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); };
-    const ssize_t n = detail::checked(detail::uninterrupted(call), ec);
-    if (ec) return result;
-    result.fd = take_descriptor(message);
-    result.bytes = static_cast<std::size_t>(n);
-    if (!result.fd)
-      ec = detail::system_error_code((message.msg_flags & MSG_CTRUNC) != 0 ? EMFILE : ENOMSG);
-    else if (!may_cut && (message.msg_flags & MSG_TRUNC) != 0)
-      ec = detail::system_error_code(EMSGSIZE);
-    return ec ? ReceivedFd{} : std::move(result);
+    if (!carries_descriptors(ec)) return result;
+    result.fd = detail::FdPassing(fd_.get(), detail::number(type_), deadline).receive(payload, result.bytes, ec);
+    return result;
   }
 
   OwnedFd fd_;

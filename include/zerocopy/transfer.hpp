@@ -4,13 +4,12 @@
 
 #include <zerocopy/config.hpp>
 
-#include <zerocopy/detail/blocking_driver.hpp>  // run_blocking
-#include <zerocopy/endpoint.hpp>                // source, sink
-#include <zerocopy/gather.hpp>                  // Gather
-#include <zerocopy/options.hpp>                 // Options
-#include <zerocopy/result.hpp>                  // TransferResult, TransferError
-
-#include <netinet/tcp.h>  // TCP_CORK
+#include <zerocopy/detail/driver.hpp>    // run_blocking
+#include <zerocopy/detail/sequence.hpp>  // a gather's parts
+#include <zerocopy/endpoint.hpp>         // source, sink
+#include <zerocopy/gather.hpp>           // Gather
+#include <zerocopy/options.hpp>          // Options
+#include <zerocopy/result.hpp>           // TransferResult, TransferError
 
 #include <string>  // the error's message
 
@@ -41,107 +40,48 @@ inline constexpr bool is_gather = false;
 template <class... Ends>
 inline constexpr bool is_gather<Gather<Ends...>> = true;
 
-// The result of one more part.
-inline void append(TransferResult& total, TransferResult&& part) noexcept {
-  total.delivered += part.delivered;
-  total.consumed += part.consumed;
-  total.calls += part.calls;
-  total.reason = part.reason;
-  total.error = part.error;
-  total.side = part.side;
-  if (part.strategy) total.strategy = part.strategy;
-  total.trail.append(part.trail);
-  total.stranded = std::move(part.stranded);
-  total.source_in_use = total.source_in_use || part.source_in_use;
-}
-
 struct StrandedAccess {
   // Lends the bytes to a job, and takes back what it did not deliver.
   static void lend(Stranded& bytes, Job& job) noexcept {
-    job.tools.store = std::move(bytes.store_);
+    job.tools.store() = std::move(bytes.store_);
     job.machine.resume(bytes.buffered_, bytes.piped_);
   }
   static void take_back(Stranded& bytes, Job& job) noexcept {
-    bytes.store_ = std::move(job.tools.store);
+    bytes.store_ = std::move(job.tools.store());
     bytes.buffered_ = job.machine.buffered();
     bytes.piped_ = job.machine.piped();
   }
 };
 
 // The three shapes of a source: one endpoint, the bytes of an earlier transfer, several parts.
-template <class Source, Kind To>
-[[gnu::always_inline]] inline void deliver(const Source& from, Cursor& to, const Options& options,
-                                           TransferResult& result) noexcept {
-  const auto origin = as_source(from);
-  Job job(origin.cursor, to, options);
-  run_blocking<origin.kind, To>(job, result);
+template <class Source, class Sink>
+[[gnu::always_inline]] inline TransferResult deliver(const Source& from, const Sink& to,
+                                                     const Options& options) noexcept {
+  Job job(
+      options, [&] { return as_source(from); }, [&] { return as_sink(to); });
+  return run_blocking<source_kind<Source>(), sink_kind<Sink>()>(job);
 }
-template <class Source, Kind To>
-  requires std::same_as<Source, Stranded>
-void deliver(Stranded& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
-  Cursor origin;
-  origin.kind = Kind::in_flight;
-  Job job(origin, to, options);
+template <class Sink>
+TransferResult deliver(Stranded& from, const Sink& to, const Options& options) noexcept {
+  Job job(
+      options, [] { return Cursor{.kind = Kind::in_flight}; }, [&] { return as_sink(to); });
   StrandedAccess::lend(from, job);
-  run_blocking<Kind::in_flight, To>(job, result);
+  TransferResult result = run_blocking<Kind::in_flight, sink_kind<Sink>()>(job);
   StrandedAccess::take_back(from, job);
+  return result;
 }
-// Whether a part of a gather can be sent; learns what the sink is.
-template <Kind From, Kind To>
-bool check_part(const Cursor& from, Cursor& to, const Options& options, TransferResult& result) noexcept {
-  Job job(from, to, options);
-  // A sink that is one of the sources would change the parts that come later.
-  const bool sound = Planner<From, To>(job).check();
-  if (sound && job.from.id.is_same_inode(job.to.id)) job.machine.fail(Cause(Errc::same_file), Side::sink);
-  Mover<From, To>(job).conclude(result);
-  to = job.to;
-  return !result.error;
-}
-// Not inlined: the parts of many gathers have the same kinds.
-template <Kind From, Kind To>
-[[gnu::noinline]] void run_part(const Cursor& from, Cursor& to, const Options& options,
-                                TransferResult& result) noexcept {
-  Job job(from, to, options);
-  run_blocking<From, To>(job, result);
-  to = job.to;  // the next part goes on there
-}
-// The last bytes were sent with a promise of more that is not kept. Taking a cork off sends them; one that the caller
-// set stays.
-inline void take_promise_back(int fd) noexcept {
-  int corked = 0;
-  if (sys::get_option(fd, IPPROTO_TCP, TCP_CORK, corked) == 0 && corked == 0)
-    (void)sys::set_option(fd, IPPROTO_TCP, TCP_CORK, 0);
-}
-inline void refuse(Errc error, Side side, TransferResult& result) noexcept {
-  result.reason = StopReason::failed;
-  result.error = make_error_code(error);
-  result.side = side;
-}
-template <class Source, Kind To>
-  requires is_gather<Source>
-void deliver(const Source& from, Cursor& to, const Options& options, TransferResult& total) noexcept {
-  if (Source::size == 0) return refuse(Errc::empty_gather, Side::source, total);
-  from.each([&]<Kind From>(const Endpoint<From>& part, bool) noexcept {
-    return check_part<From, To>(part.cursor, to, options, total);
-  });
-  if (total.error) return;
-  if (Source::size > 1 && to.kind == Kind::messages) return refuse(Errc::strategy_unavailable, Side::sink, total);
-  Options rest = options;
-  bool promised = false;
-  from.each([&]<Kind From>(const Endpoint<From>& part, bool is_last) noexcept {
-    TransferResult result;
-    rest.more = options.more || !is_last;
-    run_part<From, To>(part.cursor, to, rest, result);
-    if (result.delivered > 0) promised = rest.more;
-    if (rest.length != to_end) rest.length -= result.delivered;
-    if (to.kind == Kind::range && to.left != to_end) to.left -= result.delivered;
-    // A part's own end is not the end of the gather, unless it is a range that its file could not fill.
-    const bool is_whole = From != Kind::range || part.cursor.left == to_end || result.delivered == part.cursor.left;
-    if (result.reason == StopReason::end_of_source && !is_last && is_whole) result.reason = StopReason::complete;
-    append(total, std::move(result));
-    return total.reason == StopReason::complete && rest.length > 0 && !total.stranded;
-  });
-  if (promised && !options.more && is_socket(to.kind)) take_promise_back(to.fd);
+struct ToTheEnd {
+  static constexpr bool steps = false;
+  template <Kind From, Kind To>
+  Step operator()(Driver<From, To> driver) const noexcept {
+    return driver.run(), Step::done;
+  }
+};
+template <class... Ends, class Sink>
+TransferResult deliver(const Gather<Ends...>& from, const Sink& to, const Options& options) noexcept {
+  Sequence<sink_kind<Sink>(), Ends...> sequence(from, as_sink(to), options);
+  sequence.go(ToTheEnd());
+  return sequence.conclude();
 }
 
 template <class Source>
@@ -150,7 +90,6 @@ inline constexpr bool is_source =
 
 template <class Source, class Sink>
 [[gnu::always_inline]] inline TransferResult transfer(Source& from, const Sink& to, const Options& options) noexcept {
-  TransferResult result;
   static_assert(
       sink<Sink>,
       "zerocopy: this type is not a sink. Sinks are File, FileRange, WritableMappedFile, MemoryFile, PipeWriter, "
@@ -160,19 +99,19 @@ template <class Source, class Sink>
                 "Socket, std::span<const std::byte>, BorrowedFd, Stranded, gather(...), and types with "
                 "endpoint_traits<T>::source");
   if constexpr (sink<Sink> && is_source<Source>) {
-    auto target = as_sink(to);
-    deliver<std::remove_const_t<Source>, target.kind>(from, target.cursor, options, result);
+    return deliver(from, to, options);
+  } else {
+    return {};
   }
-  return result;
 }
 
 template <class Source>
 Cursor source_cursor(const Source& from) noexcept {
   Cursor cursor;
   if constexpr (source<Source>) {
-    return as_source(from).cursor;
+    return as_source(from);
   } else if constexpr (is_gather<Source>) {
-    from.each([&](const auto& part, bool) { return cursor = part.cursor, false; });
+    from.each([&](const auto& part) { return cursor = part.cursor, false; });
     return cursor;
   } else {
     cursor.kind = Kind::in_flight;
@@ -184,7 +123,7 @@ template <class Source, class Sink>
 [[noreturn, gnu::cold, gnu::noinline]] void throw_transfer_error(const Source& from, const Sink& to,
                                                                  TransferResult&& result) {
   std::string what;
-  if constexpr (sink<Sink>) what = describe(source_cursor(from), as_sink(to).cursor, result);
+  if constexpr (sink<Sink>) what = describe(source_cursor(from), as_sink(to), result);
   throw TransferError(std::move(result), what);
 }
 

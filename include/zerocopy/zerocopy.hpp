@@ -16,5 +16,6 @@
 #include <zerocopy/result.hpp>
 #include <zerocopy/sigpipe_guard.hpp>
 #include <zerocopy/socket.hpp>
+#include <zerocopy/stepping.hpp>
 #include <zerocopy/strategy.hpp>
 #include <zerocopy/transfer.hpp>

@@ -28,7 +28,7 @@ static_assert([] {
       const Kind from = static_cast<Kind>(f);
       const Kind to = static_cast<Kind>(t);
       const bool impossible = from == Kind::any || to == Kind::any || to == Kind::in_flight;
-      if (impossible != (candidates(from, to).size == 0)) return false;
+      if (impossible != candidates(from, to).empty()) return false;
       if (!impossible && !candidates(from, to).contains(read_write)) return false;
     }
   }
@@ -77,7 +77,7 @@ static_assert(!source<int> && !sink<int>);
 static_assert(!source<std::string> && !sink<std::vector<std::byte>>);
 
 static_assert(source<Upload> && !sink<Upload>);
-static_assert(decltype(as_source(Upload{0}))::kind == Kind::range);
+static_assert(source_kind<Upload>() == Kind::range);
 
 // Values that tests and users hold by the thousand.
 static_assert(sizeof(StrategySet) == 2);

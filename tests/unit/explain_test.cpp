@@ -239,23 +239,47 @@ TEST_CASE("a time limit makes calls small at first, and the explanation knows", 
     CHECK(explain(file, copy, limited).expected_calls(3 * mebibyte) == 4);  // 256 KiB, 512 KiB, 1 MiB, the rest
     (void)transfer(file, copy, limited);
   }
-  const auto sockets = tcp_pair();
-  file.seek(0);
+  const auto sockets = roomy_pair(tcp_pair());
   CHECK(explain(file, sockets.one, {.idle_timeout = std::chrono::hours(1)}).expected_calls(std::uint64_t{1} << 40) ==
-        (std::uint64_t{1} << 40) / (8 << 20) + 5);  // the window's 8 MiB; 256 KiB to 4 MiB come to 8 MiB less 256 KiB
+        6 + 65535 + 1);  // 256 KiB to 8 MiB come to 16 MiB less 256 KiB, then 16 MiB each
 }
 
-TEST_CASE("into a blocking socket under a deadline nothing goes that can't be cut short", "[explain]") {
-  File file = file_of(1000);
-  const auto sockets = tcp_pair();
+TEST_CASE("into a blocking socket under a deadline calls are kept short", "[explain]") {
+  File file = file_of(200'000);
+  auto sockets = tcp_pair();
+  sockets = roomy_pair(std::move(sockets));
+  ends::set_nonblocking(sockets.one.get(), false);
   const Options options{.deadline = ends::Clock::now() + std::chrono::seconds(20)};
+  const auto before = ends::FdState::of(sockets.one.get());
   const Explanation e = explain(file, sockets.one, options);
-  CHECK(order(e) == std::vector{Strategy::mmap_write, Strategy::read_write});
-  CHECK(e[Strategy::sendfile].passed_over == Errc::would_block_uncut);
-  CHECK(e[Strategy::splice].passed_over == Errc::would_block_uncut);
-  CHECK(predicted(file, sockets.one, options).strategy == Strategy::mmap_write);
+  CHECK(ends::FdState::of(sockets.one.get()) == before);
+  CHECK(e[Strategy::splice].calls(200'000).moving == 1 + 4);
+  CHECK(e[Strategy::mmap_write].calls(200'000).moving == 1);
+  CHECK(predicted(file, sockets.one, options).calls == 4);  // 64 KiB each
   ends::set_nonblocking(sockets.one.get(), true);
-  CHECK(explain(file, sockets.one, options).chosen() == Strategy::sendfile);
+  CHECK(explain(file, sockets.one, options).expected_calls(200'000) == 1);
+}
+
+TEST_CASE("where more follows sendfile leaves the last bytes to another", "[explain]") {
+  for (const std::size_t size : {std::size_t{1000}, std::size_t{300'000}}) {
+    CAPTURE(size);
+    File file = file_of(size);
+    const auto sockets = roomy_pair(tcp_pair());
+    const Options options{.more = true};
+    const Explanation e = explain(file, sockets.one, options);
+    CAPTURE(e.text());
+    const TransferResult r = transfer(file, sockets.one, options);
+    CHECK(r.delivered == size);
+    CHECK(r.calls == e.expected_calls(size));
+    CHECK(e.bytes == size);
+    if (size == 1000) {
+      CHECK(e[Strategy::sendfile].passed_over == Passed::cannot_promise_more);
+      CHECK(r.strategy == e.chosen());
+    } else {
+      CHECK(e.chosen() == Strategy::sendfile);  // and what stands next moves the last byte
+      CHECK(r.strategy == order(e)[1]);
+    }
+  }
 }
 
 TEST_CASE("between sockets and pipes splice moves the bytes", "[explain]") {

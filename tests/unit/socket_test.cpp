@@ -8,12 +8,18 @@
 #include "handle_checks.hpp"
 
 #include <poll.h>
+#include <pthread.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
+#include <span>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -86,6 +92,58 @@ bool send_descriptors(int through, const std::vector<int>& descriptors, std::str
   header->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
   std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size() * sizeof(int));
   return ::sendmsg(through, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(payload.size());
+}
+
+constexpr zc::SocketType every_type[] = {zc::SocketType::stream, zc::SocketType::datagram, zc::SocketType::seqpacket};
+
+std::chrono::nanoseconds cpu_time() {
+  timespec used{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+// That `call` takes `limit`, at most 100 ms more, and waits instead of spinning.
+template <class Call>
+void keeps_to(std::chrono::milliseconds limit, Call call) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto used = cpu_time();
+  call();
+  const auto took = std::chrono::steady_clock::now() - start;
+  CHECK(took >= limit);
+  CHECK(took < limit + 100ms);
+  CHECK(cpu_time() - used < 20ms);
+}
+
+// Waits as long as it says, without a reason.
+void pass(int ms) {
+  pollfd nothing{-1, 0, 0};
+  ::poll(&nothing, 1, ms);
+}
+
+// Sends 100 bytes at a time until no more go; how many went.
+std::size_t fill(const zc::Socket& socket) {
+  const std::string block(100, 'f');
+  std::size_t sent = 0;
+  for (ssize_t n; (n = ::send(number(socket), block.data(), block.size(), MSG_DONTWAIT | MSG_NOSIGNAL)) > 0;) {
+    sent += static_cast<std::size_t>(n);
+  }
+  return sent;
+}
+std::size_t drain(const zc::Socket& socket) {
+  std::size_t received = 0;
+  for (std::string some; !(some = take(number(socket))).empty();) received += some.size();
+  return received;
+}
+
+// Whether anything, a message under way too, still holds the other end of this pipe open.
+bool is_held(const zc::OwnedFd& reader) {
+  pollfd state{reader.get(), POLLIN, 0};
+  return ::poll(&state, 1, 0) == 0;
+}
+std::pair<zc::OwnedFd, zc::OwnedFd> pipe_ends() {
+  int ends[2] = {-1, -1};
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  return {zc::OwnedFd(ends[0]), zc::OwnedFd(ends[1])};
 }
 }  // namespace
 
@@ -573,12 +631,17 @@ TEST_CASE("A payload larger than the socket's buffer is sent whole, with one des
   std::vector<std::byte> first(1000);
   const auto received = b.receive_fd(std::span(first));
   std::string arrived = checks::text_of(std::span(first).first(received.bytes));
+  std::size_t others = 0;
   while (arrived.size() < text.size() && readable(b)) {
+    std::error_code bytes_only;
+    (void)b.receive_fd(0s, bytes_only);
+    if (bytes_only != std::errc::no_message) ++others;
     const std::string more = take(number(b));
     if (more.empty()) break;
     arrived += more;
   }
   sends.join();
+  CHECK(others == 0);
   CHECK_FALSE(ec);
   CHECK((arrived == text));
   CHECK(static_cast<bool>(received.fd));
@@ -686,6 +749,337 @@ TEST_CASE("Only AF_UNIX carries descriptors, and only open ones", "[socket]") {
   zc::Socket closed{zc::OwnedFd()};
   closed.send_fd(file.as_fd(), ec);
   CHECK(ec == std::errc::bad_file_descriptor);
+}
+
+TEST_CASE("send_fd keeps to its limit when the peer never reads, and sends nothing", "[socket]") {
+  for (const auto type : every_type) {
+    auto ab = zc::Socket::pair(type);
+    auto& a = ab.first;
+    auto& b = ab.second;
+    a.set_send_buffer(8192);
+    const std::size_t filled = fill(a);
+    auto ends = pipe_ends();
+    const std::size_t before = open_descriptors();
+    std::error_code ec = stale();
+    keeps_to(100ms, [&] { a.send_fd(ends.second.as_fd(), 100ms, ec); });
+    CHECK(ec == zc::Errc::timed_out);
+    keeps_to(50ms, [&] { CHECK(a.send_fd(ends.second.as_fd(), bytes_of("payload"), 50ms, ec) == 0); });
+    CHECK(ec == std::errc::timed_out);
+    keeps_to(0ms, [&] { a.send_fd(ends.second.as_fd(), 0s, ec); });
+    CHECK(ec == zc::Errc::timed_out);
+    const auto thrown = thrown_by([&] { a.send_fd(ends.second.as_fd(), -1s); });
+    CHECK(thrown.code == zc::Errc::timed_out);
+    CHECK(thrown.says("send a descriptor through descriptor"));
+    CHECK(thrown_by([&] { a.send_fd(ends.second.as_fd(), bytes_of("x"), 1ms); }).code == zc::Errc::timed_out);
+    CHECK(open_descriptors() == before);
+    CHECK(is_held(ends.first));
+    ends.second.reset();
+    CHECK_FALSE(is_held(ends.first));  // no copy is under way
+
+    CHECK(drain(b) == filled);  // and no byte of ours
+    const auto file = zc::MemoryFile::create("passed", 5);
+    a.send_fd(file.as_fd(), 5s);
+    CHECK(zc::MemoryFile(b.receive_fd(5s)).size() == 5);
+  }
+}
+
+TEST_CASE("A payload that a stream took in part is counted, and its descriptor has gone", "[socket]") {
+  auto ab = zc::Socket::pair();
+  auto& a = ab.first;
+  auto& b = ab.second;
+  const std::string text = checks::pattern(1'000'000);
+  std::error_code ec = stale();
+  std::size_t sent = 0;
+  {
+    const auto file = zc::MemoryFile::create("passed", 6);
+    keeps_to(100ms, [&] { sent = a.send_fd(file.as_fd(), bytes_of(text), 100ms, ec); });
+  }
+  CHECK(ec == zc::Errc::timed_out);
+  REQUIRE(sent > 0);
+  REQUIRE(sent < text.size());
+  std::vector<std::byte> buffer(text.size());
+  const std::size_t before = open_descriptors();
+  auto received = b.receive_fd(std::span(buffer), 5s);
+  std::string arrived = checks::text_of(std::span(buffer).first(received.bytes));
+  for (std::string some; !(some = take(number(b))).empty();) arrived += some;
+  CHECK((arrived == text.substr(0, sent)));
+  CHECK(open_descriptors() == before + 1);
+  CHECK(zc::MemoryFile(std::move(received.fd)).size() == 6);
+
+  for (std::size_t at = sent; at < text.size();) {  // the rest as plain bytes
+    const ssize_t n = ::send(number(a), text.data() + at, text.size() - at, MSG_DONTWAIT);
+    REQUIRE(n > 0);
+    at += static_cast<std::size_t>(n);
+    for (std::string some; !(some = take(number(b))).empty();) arrived += some;
+  }
+  CHECK((arrived == text));
+  CHECK(thrown_by([&] { (void)b.receive_fd(0s); }).code == zc::Errc::timed_out);  // one descriptor only
+}
+
+TEST_CASE("A peer that reads on does not carry send_fd past its limit", "[socket]") {
+  // The zero page again and again. Every small page is a fault for the sender, so the peer keeps up with it.
+  constexpr std::size_t size = std::size_t{4} << 30;
+  void* zeros = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (zeros == MAP_FAILED) {
+    WARN("skipped: no 4 GiB of address space: " << std::strerror(errno));
+    return;
+  }
+  ::madvise(zeros, size, MADV_NOHUGEPAGE);
+  auto ab = zc::Socket::pair();
+  auto& a = ab.first;
+  auto& b = ab.second;
+  a.set_send_buffer(4 << 20);
+  b.set_blocking(true);
+  std::size_t received = 0;
+  std::thread reads([&] {
+    std::vector<char> buffer(1 << 18);
+    for (ssize_t n; (n = ::read(number(b), buffer.data(), buffer.size())) > 0;) received += static_cast<std::size_t>(n);
+  });
+  const auto file = zc::MemoryFile::create("passed");
+  std::error_code ec = stale();
+  const auto start = std::chrono::steady_clock::now();
+  const std::size_t sent = a.send_fd(file.as_fd(), {static_cast<const std::byte*>(zeros), size}, 100ms, ec);
+  const auto took = std::chrono::steady_clock::now() - start;
+  a = zc::Socket{zc::OwnedFd()};
+  reads.join();
+  ::munmap(zeros, size);
+  CHECK(ec == zc::Errc::timed_out);
+  CHECK(took >= 100ms);
+  CHECK(took < 200ms);
+  CHECK(sent > 0);
+  CHECK(received == sent);
+}
+
+TEST_CASE("receive_fd keeps to its limit when the peer never sends, and loses nothing", "[socket]") {
+  for (const auto type : every_type) {
+    auto ab = zc::Socket::pair(type);
+    auto& a = ab.first;
+    auto& b = ab.second;
+    std::array<std::byte, 10> buffer{};
+    const std::size_t before = open_descriptors();
+    std::error_code ec = stale();
+    keeps_to(100ms, [&] { CHECK_FALSE(static_cast<bool>(b.receive_fd(100ms, ec))); });
+    CHECK(ec == zc::Errc::timed_out);
+    keeps_to(50ms, [&] { CHECK(b.receive_fd(buffer, 50ms, ec).bytes == 0); });
+    CHECK(ec == std::errc::timed_out);
+    keeps_to(0ms, [&] { (void)b.receive_fd(0s, ec); });
+    CHECK(ec == zc::Errc::timed_out);
+    const auto thrown = thrown_by([&] { (void)b.receive_fd(-1s); });
+    CHECK(thrown.code == zc::Errc::timed_out);
+    CHECK(thrown.says("receive a descriptor through descriptor"));
+    CHECK(thrown_by([&] { (void)b.receive_fd(buffer, 1ms); }).code == zc::Errc::timed_out);
+    CHECK(open_descriptors() == before);
+
+    const auto file = zc::MemoryFile::create("passed", 7);
+    a.send_fd(file.as_fd(), bytes_of("late"));
+    auto received = b.receive_fd(buffer, 0s, ec);  // what is there comes under any limit
+    CHECK_FALSE(ec);
+    CHECK(checks::text_of(std::span(buffer).first(received.bytes)) == "late");
+    CHECK(checks::closes_on_exec(received.fd.get()));
+    CHECK(zc::MemoryFile(std::move(received.fd)).size() == 7);
+  }
+}
+
+TEST_CASE("A descriptor that arrives late but within the limit is received", "[socket]") {
+  for (const auto type : every_type) {
+    auto ab = zc::Socket::pair(type);
+    auto& a = ab.first;
+    auto& b = ab.second;
+    const auto file = zc::MemoryFile::create("passed", 8);
+    std::thread sends([&] {
+      pass(50);
+      a.send_fd(file.as_fd());
+    });
+    std::error_code ec = stale();
+    const auto start = std::chrono::steady_clock::now();
+    zc::OwnedFd received = b.receive_fd(10s, ec);
+    const auto took = std::chrono::steady_clock::now() - start;
+    sends.join();
+    REQUIRE_FALSE(ec);
+    CHECK(took < 800ms);  // woken, not found at the end of a slice
+    CHECK(zc::MemoryFile(std::move(received)).size() == 8);
+  }
+}
+
+TEST_CASE("send_fd goes on when room comes within its limit", "[socket]") {
+  for (const auto type : every_type) {
+    auto ab = zc::Socket::pair(type);
+    auto& a = ab.first;
+    auto& b = ab.second;
+    a.set_send_buffer(8192);
+    const std::size_t filled = fill(a);
+    std::size_t drained = 0;
+    std::thread reads([&] {
+      pass(50);
+      while (drained < filled) drained += take(number(b), 100).size();
+    });
+    const auto file = zc::MemoryFile::create("passed", 9);
+    std::error_code ec = stale();
+    const auto start = std::chrono::steady_clock::now();
+    CHECK(a.send_fd(file.as_fd(), bytes_of("payload"), 10s, ec) == 7);
+    const auto took = std::chrono::steady_clock::now() - start;
+    reads.join();
+    REQUIRE_FALSE(ec);
+    CHECK(took < 800ms);
+    CHECK(drained == filled);
+    CHECK(zc::MemoryFile(b.receive_fd(5s)).size() == 9);
+  }
+}
+
+TEST_CASE("Signals neither end a limit of send_fd and receive_fd nor stretch it", "[socket]") {
+  static volatile std::sig_atomic_t caught;
+  caught = 0;
+  struct sigaction counts {};
+  struct sigaction old {};
+  counts.sa_handler = [](int) { caught = caught + 1; };  // without SA_RESTART
+  REQUIRE(::sigaction(SIGUSR2, &counts, &old) == 0);
+  auto ab = zc::Socket::pair();
+  auto& a = ab.first;
+  fill(a);
+  const auto file = zc::MemoryFile::create("passed");
+  std::atomic<bool> ended = false;
+  const pthread_t here = ::pthread_self();
+  std::thread interrupts([&] {
+    for (int i = 0; i < 2000 && !ended; ++i) {
+      ::pthread_kill(here, SIGUSR2);
+      pass(5);
+    }
+  });
+  std::error_code ec;
+  keeps_to(100ms, [&] { a.send_fd(file.as_fd(), 100ms, ec); });
+  CHECK(ec == zc::Errc::timed_out);
+  keeps_to(100ms, [&] { (void)a.receive_fd(100ms, ec); });
+  CHECK(ec == zc::Errc::timed_out);
+  ended = true;
+  interrupts.join();
+  REQUIRE(::sigaction(SIGUSR2, &old, nullptr) == 0);
+  CHECK(caught >= 10);
+}
+
+TEST_CASE("Limits of send_fd and receive_fd leave other errors as they are", "[socket]") {
+  const auto file = zc::MemoryFile::create("passed", 4);
+  std::error_code ec;
+  auto tcp = tcp_pair();
+  tcp.first.send_fd(file.as_fd(), 5s, ec);
+  CHECK(ec == std::errc::operation_not_supported);
+  (void)tcp.first.receive_fd(5s, ec);
+  CHECK(ec == std::errc::operation_not_supported);
+  auto ab = zc::Socket::pair();
+  auto& a = ab.first;
+  auto& b = ab.second;
+  constexpr auto none = std::chrono::nanoseconds::max();
+  a.send_fd(file.as_fd(), {});  // braces are the empty payload, not a limit
+  a.send_fd(file.as_fd(), {}, ec);
+  REQUIRE_FALSE(ec);
+  CHECK(a.send_fd(file.as_fd(), {}, none) == 0);
+  CHECK(zc::MemoryFile(b.receive_fd({}).fd).size() == 4);
+  CHECK(zc::MemoryFile(b.receive_fd({}, ec).fd).size() == 4);
+  CHECK(zc::MemoryFile(b.receive_fd(none)).size() == 4);
+  a = zc::Socket{zc::OwnedFd()};
+  (void)b.receive_fd(5s, ec);
+  CHECK(ec == std::errc::connection_reset);
+  b.send_fd(file.as_fd(), 5s, ec);
+  CHECK(ec == std::errc::broken_pipe);
+}
+
+TEST_CASE("Where numbers run out after the first descriptor, that one is received and none leaks", "[socket]") {
+  auto ab = zc::Socket::pair();
+  auto& a = ab.first;
+  auto& b = ab.second;
+  const auto file = zc::MemoryFile::create("first", 11);
+  const auto other = zc::MemoryFile::create("second", 22);
+  REQUIRE(send_descriptors(number(a), {file.as_fd().get(), other.as_fd().get(), other.as_fd().get()}, "x"));
+  const std::size_t before = open_descriptors();
+  const int free = ::dup(number(a));
+  ::close(free);
+  rlimit old{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
+  rlimit low = old;
+  low.rlim_cur = static_cast<rlim_t>(free) + 1;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &low) == 0);
+  std::error_code ec = stale();
+  zc::OwnedFd received = b.receive_fd(ec);
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
+  REQUIRE_FALSE(ec);
+  CHECK(received.get() == free);
+  CHECK(open_descriptors() == before + 1);
+  CHECK(zc::MemoryFile(std::move(received)).size() == 11);
+  CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("Credentials and pidfds that the caller asked for hide no bytes and leak nothing", "[socket]") {
+  for (const int name : {SO_PASSCRED, 76}) {  // 76: SO_PASSPIDFD, since 6.5
+    for (const auto type : every_type) {
+      auto ab = zc::Socket::pair(type);
+      auto& a = ab.first;
+      auto& b = ab.second;
+      const int on = 1;
+      if (::setsockopt(number(b), SOL_SOCKET, name, &on, sizeof(on)) == -1) {
+        WARN("skipped: no socket option " << name << " here: " << std::strerror(errno));
+        continue;
+      }
+      const auto file = zc::MemoryFile::create("passed", 12);
+      const std::size_t before = open_descriptors();
+      std::error_code ec;
+      REQUIRE(put(number(a), "only bytes"));
+      (void)b.receive_fd(ec);
+      CHECK(ec == std::errc::no_message);
+      CHECK(take(number(b)) == "only bytes");
+      a.send_fd(file.as_fd(), bytes_of("payload"));
+      REQUIRE(send_descriptors(number(a), std::vector<int>(253, file.as_fd().get()), "payload"));
+      for (int i = 0; i < 2; ++i) {
+        std::array<std::byte, 7> buffer{};
+        auto received = b.receive_fd(buffer, 5s, ec);
+        REQUIRE_FALSE(ec);
+        CHECK(checks::text_of(std::span(buffer).first(received.bytes)) == "payload");
+        CHECK(open_descriptors() == before + 1);
+        CHECK(zc::MemoryFile(std::move(received.fd)).size() == 12);
+      }
+      CHECK(open_descriptors() == before);
+      if (type == zc::SocketType::datagram) continue;
+      a = zc::Socket{zc::OwnedFd()};
+      (void)b.receive_fd(5s, ec);
+      CHECK(ec == std::errc::connection_reset);
+    }
+  }
+}
+
+TEST_CASE("A copy of a descriptor made while looking would drop record locks: none is made", "[socket]") {
+  checks::Directory dir;
+  const zc::OwnedFd file(::open(dir.file("locked").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  REQUIRE(::fcntl(file.get(), F_SETLK, &lock) == 0);
+  auto ab = zc::Socket::pair();
+  ab.first.send_fd(file.as_fd());
+  const zc::OwnedFd received = ab.second.receive_fd();
+  REQUIRE(static_cast<bool>(received));
+  struct flock theirs {};
+  theirs.l_type = F_WRLCK;
+  theirs.l_whence = SEEK_SET;
+  REQUIRE(::fcntl(file.get(), F_OFD_GETLK, &theirs) == 0);  // asked as another owner would
+  CHECK(theirs.l_type == F_WRLCK);
+}
+
+TEST_CASE("A datagram socket shut down for reading ends receive_fd, an empty message does not", "[socket]") {
+  auto ab = zc::Socket::pair(zc::SocketType::datagram);
+  ab.second.shutdown(zc::Shutdown::read);
+  std::error_code ec;
+  (void)ab.second.receive_fd(5s, ec);
+  CHECK(ec == std::errc::connection_reset);
+
+  auto cd = zc::Socket::pair(zc::SocketType::seqpacket);
+  auto& c = cd.first;
+  auto& d = cd.second;
+  REQUIRE(::send(number(c), "", 0, MSG_NOSIGNAL) == 0);
+  (void)d.receive_fd(5s, ec);
+  CHECK(ec == std::errc::no_message);
+  char none = 0;
+  CHECK(::recv(number(d), &none, 1, MSG_DONTWAIT) == 0);
+  c.shutdown();
+  (void)d.receive_fd(5s, ec);
+  CHECK(ec == std::errc::connection_reset);
 }
 
 TEST_CASE("A socket that is taken over keeps its flags, and is asked for its type", "[socket]") {

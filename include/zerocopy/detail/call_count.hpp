@@ -20,13 +20,15 @@ struct CallCount {
 // All numbers are bytes.
 struct CallModel {
   Strategy strategy = Strategy::read_write;
-  std::uint64_t limit = to_end;  // the transfer's own
-  std::uint64_t hop = 0;         // the most that a first hop moves; 0: the strategy can't serve the pair
+  std::uint64_t limit = to_end;      // the transfer's own
+  std::uint64_t own_limit = to_end;  // where the next strategy takes over, which can promise that more follows
+  std::uint64_t hop = 0;             // the most that a first hop moves; 0: the strategy can't serve the pair
   std::uint64_t first_less =
       0;                    // the first hop moves less by so much: the bytes start inside a page, which fills a slot
   std::uint64_t drain = 0;  // the most that one call takes out of the buffer or the pipe; 0: the hop is direct
-  Pace pace{Options{}, false};  // what one call is asked for
-  bool learns = false;          // ... and it grows, since the transfer has a time limit
+  std::uint64_t next_calls = 1;  // of the next strategy, for the bytes that it takes over
+  Pace pace{Options{}, false};   // what one call is asked for
+  bool learns = false;           // ... and it grows, since the transfer has a time limit
   bool socket_source = false;
   bool ends_by_itself = false;  // memory, or bytes in flight: nothing to prove
   bool one_message = false;     // a message is not cut into pieces
@@ -36,7 +38,7 @@ struct CallModel {
     if (hop == 0) return calls;
     const std::uint64_t all = std::min(bytes, limit);
     Pace now = pace;
-    std::uint64_t left = all;
+    std::uint64_t left = std::min(all, own_limit);
     std::uint64_t less = std::min(first_less, hop - 1);
     bool last_was_full = false;
     while (left > 0) {
@@ -55,6 +57,8 @@ struct CallModel {
       less = 0;
       last_was_full = n == size;
     }
+    if (const std::uint64_t rest = all - std::min(all, own_limit); rest > 0)
+      calls.moving += next_calls * ((rest - 1) / std::min(rest, now.most()) + 1);
     if (all < limit || limit == to_end) calls.ending = ending(all > 0, last_was_full);
     return calls;
   }

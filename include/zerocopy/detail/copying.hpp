@@ -32,25 +32,27 @@ inline sys::Count polled_write(int fd, const void* data, std::uint64_t n, std::u
 
 // Pipes, FIFOs and devices.
 inline sys::Count read_stream(int fd, void* data, std::uint64_t n, Tools& tools) noexcept {
-  if (tools.read_flags != 0) {
-    const sys::Count got = sys::read_flagged(fd, data, n, tools.read_flags);
+  int& flags = tools.stream().read_flags;
+  if (flags != 0) {
+    const sys::Count got = sys::read_flagged(fd, data, n, flags);
     if (!is_refused(got)) return got;
-    tools.read_flags = 0;
+    flags = 0;
   }
   return polled_read(fd, data, n);
 }
 
 inline sys::Count write_stream(int fd, const void* data, std::uint64_t n, Tools& tools) noexcept {
-  while (tools.write_flags != 0) {
-    const bool may_raise = (tools.write_flags & rwf_nosignal) == 0;
+  int& flags = tools.stream().write_flags;
+  while (flags != 0) {
+    const bool may_raise = (flags & rwf_nosignal) == 0;
     if (may_raise) tools.sigpipe.begin(), tools.sigpipe.suspect();
-    const sys::Count put = sys::write_flagged(fd, data, n, tools.write_flags);
+    const sys::Count put = sys::write_flagged(fd, data, n, flags);
     if (!is_refused(put)) return put;
-    tools.write_flags = may_raise ? 0 : RWF_NOWAIT;
+    flags = may_raise ? 0 : RWF_NOWAIT;
   }
   tools.sigpipe.begin();
   tools.sigpipe.suspect();
-  return polled_write(fd, data, n, tools.polled_piece);
+  return polled_write(fd, data, n, tools.stream().polled_piece);
 }
 
 inline sys::Count read_from(const Cursor& from, void* data, std::uint64_t n, Tools& tools) noexcept {

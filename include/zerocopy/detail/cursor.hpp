@@ -47,6 +47,7 @@ constexpr Kind kind_of(const FileId& id) noexcept {
 constexpr bool is_file(Kind kind) noexcept { return kind == Kind::file || kind == Kind::range; }
 constexpr bool is_socket(Kind kind) noexcept { return kind == Kind::socket || kind == Kind::messages; }
 constexpr bool is_memory(Kind kind) noexcept { return kind == Kind::memory || kind == Kind::mapping; }
+constexpr bool is_bounded(Kind kind) noexcept { return kind == Kind::range || is_memory(kind); }
 // After a failure its position can be set to what was delivered.
 constexpr bool is_rewindable(Kind kind) noexcept { return is_file(kind) || is_memory(kind); }
 
@@ -55,11 +56,11 @@ struct Cursor {
   Kind kind = Kind::any;
   bool positioned = false;      // `offset` counts, not the position in the kernel
   bool pinned = false;          // positioned for a strategy that needs it; the kernel's position must follow at the end
+  bool large_messages = false;  // AF_UNIX: a message may be larger than our buffer
   std::uint64_t offset = 0;     // of the next byte in the file
   std::uint64_t left = to_end;  // bytes that this end can still give or take
   std::byte* data = nullptr;    // the next byte in memory
   FileId id{};                  // where a handle knows it, or fstat was asked
-  bool large_messages = false;  // AF_UNIX: a message may be larger than our buffer
 
   // `K`: what the types say.
   template <Kind K>

@@ -15,16 +15,16 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 // How much one call is asked for. Without a limit as much as the kernel takes; with one, calls that last about 10 ms.
 class Pace {
  public:
-  Pace(const Options& options, bool limited) noexcept {
-    if (limited) most_ = first;
-    if (options.chunk_size) ceiling_ = std::clamp<std::uint64_t>(*options.chunk_size, 1, sys::most_per_call);
+  Pace(const Options& options, bool paced) noexcept {
+    if (options.chunk_size) largest_ = std::clamp<std::uint64_t>(*options.chunk_size, 1, sys::most_per_call);
+    most_ = paced ? std::min(first, largest_) : largest_;
   }
-  [[nodiscard]] std::uint64_t most() const noexcept { return std::min(most_, ceiling_); }
+  [[nodiscard]] std::uint64_t most() const noexcept { return most_; }
 
   // The last call took so long.
   void learn(Clock::duration took) noexcept {
-    if (took < std::chrono::milliseconds(10)) most_ = std::min(most_ * 2, largest);
-    if (took > std::chrono::milliseconds(25)) most_ = std::max(most_ / 2, smallest);
+    if (took < std::chrono::milliseconds(10)) most_ = std::min({most_ * 2, largest, largest_});
+    if (took > std::chrono::milliseconds(25)) most_ = std::min(std::max(most_ / 2, smallest), largest_);
   }
 
  private:
@@ -32,25 +32,25 @@ class Pace {
   static constexpr std::uint64_t largest = 16 * 1024 * 1024;
   static constexpr std::uint64_t smallest = 64 * 1024;
 
-  std::uint64_t most_ = sys::most_per_call;
-  std::uint64_t ceiling_ = sys::most_per_call;
+  std::uint64_t most_;
+  std::uint64_t largest_ = sys::most_per_call;
 };
 
 struct Job {
-  Job(const Cursor& source, const Cursor& sink, const Options& wanted) noexcept
-      : options(wanted), limits(wanted), pace(wanted, limits.limited()), from(source), to(sink) {
-    tools.more = wanted.more;
-  }
+  // Calls make the cursors, so that they are made in place.
+  template <class MakeFrom, class MakeTo>
+  Job(const Options& wanted, MakeFrom make_from, MakeTo make_to) noexcept
+      : options(wanted), from(make_from()), to(make_to()), limits(wanted), tools(wanted.more) {}
 
   const Options& options;
-  Limits limits;
-  Pace pace;
   Cursor from;
   Cursor to;
+  Limits limits;
+  Pace pace{options, limits.paced()};
   Machine machine;
   Tools tools;
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
-  bool tried = false;                  // a hop was made, whatever it did
+  bool stepped = false;                // no call may block, whatever the descriptors' flags
   bool ignore_sink = false;            // a message of the caller's stands in its error queue
 };
 

@@ -23,28 +23,40 @@
 #include <zerocopy/file.hpp>            // to_end
 #include <zerocopy/strategy.hpp>        // Strategy
 
-#include <array>    // the order
-#include <cstddef>  // std::size_t
-#include <cstdint>  // std::uint64_t
+#include <bit>               // std::bit_width
+#include <cstdint>           // std::uint64_t
+#include <initializer_list>  // StrategyList
+#include <utility>           // std::exchange
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
-// An ordered list of strategies.
-struct StrategyList {
-  std::array<Strategy, strategy_count> items{};
-  std::uint8_t size = 0;
-
+// An ordered list of strategies in one word: four bits each, the first one lowest.
+class StrategyList {
+ public:
   constexpr StrategyList() noexcept = default;
   constexpr StrategyList(std::initializer_list<Strategy> list) noexcept {
     for (Strategy s : list) add(s);
   }
-  constexpr void add(Strategy s) noexcept { items[size++] = s; }
+  constexpr void add(Strategy s) noexcept {
+    const auto used = static_cast<int>(std::bit_width(packed_) + 3) / 4 * 4;
+    packed_ |= (static_cast<std::uint64_t>(s) + 1) << used;
+  }
+  [[nodiscard]] constexpr bool empty() const noexcept { return packed_ == 0; }
+  // Of a list that is not empty.
+  [[nodiscard]] constexpr Strategy front() const noexcept { return static_cast<Strategy>((packed_ & 15) - 1); }
+  constexpr void pop_front() noexcept { packed_ >>= 4; }
+
   [[nodiscard]] constexpr bool contains(Strategy s) const noexcept { return set().contains(s); }
   [[nodiscard]] constexpr StrategySet set() const noexcept {
     StrategySet all;
-    for (std::size_t i = 0; i < size; ++i) all.insert(items[i]);
+    for (StrategyList rest = *this; !rest.empty(); rest.pop_front()) all.insert(rest.front());
     return all;
   }
+  friend constexpr bool operator==(StrategyList, StrategyList) noexcept = default;
+
+ private:
+  static_assert(strategy_count < 16);
+  std::uint64_t packed_ = 0;
 };
 
 enum class Action : std::uint8_t {
@@ -74,13 +86,21 @@ constexpr bool is_capped_by_size(Strategy s) noexcept {
 
 class Machine {
  public:
+  // What it means that `limit` bytes have been delivered.
+  enum class AtLimit : std::uint8_t {
+    complete,
+    source_ends,  // the source ended here when the transfer began
+    sink_full,    // the sink takes no more, and more was asked for
+    hand_over,    // sendfile ends here, the next strategy goes on to `then_limit`
+  };
   struct Setup {
     std::uint64_t limit = to_end;  // what may be delivered: the length, or what the sink holds
     std::uint64_t asked = to_end;  // what the caller asked for
-    StrategyList order;            // never empty
-    bool forced = false;           // one strategy, no fallback
-    bool ends_at_limit = false;    // the limit is where the source ended when the transfer began
-    bool fills_at_limit = false;   // the limit is where the sink is full, and more was asked for
+    std::uint64_t then_limit = 0;
+    StrategyList order;   // what is still to be tried, the current one first; never empty
+    bool forced = false;  // one strategy, no fallback
+    AtLimit at_limit = AtLimit::complete;
+    AtLimit then_at_limit = AtLimit::complete;
     bool message_sink = false;
     bool collect = false;  // bytes into one message: fill it whole, then send it
     bool socket_source = false;
@@ -107,12 +127,11 @@ class Machine {
   // --- what to do -------------------------------------------------------------------------------------------------
 
   [[gnu::always_inline]] constexpr Action next() noexcept {
-    if (flags_ == 0 && (buffered_ | piped_) == 0)  // nearly every hop
+    if (flags_ == 0 && consumed_ == delivered_)  // nearly every hop
       return delivered_ == setup.limit ? finish_at_limit() : Action::first;
     if (is(done)) return Action::finish;
     if (is(waiting)) return Action::wait;
     if (delivered_ == setup.limit) return finish_at_limit();
-    if (setup.message_sink && piped_ > 0) return Action::spill;  // what is in flight is one message
     if (setup.message_sink && piped_ > 0) return Action::spill;  // what is in flight is one message
     if ((buffered_ > 0 || is(empty_message)) && !is_collecting()) return Action::drain_buffer;
     if (piped_ > 0) return refuses_pipe() ? Action::spill : Action::drain_pipe;
@@ -120,15 +139,19 @@ class Machine {
     return Action::first;
   }
   [[nodiscard]] constexpr Strategy strategy() const noexcept {
-    return is(proving) ? Strategy::read_write : setup.order.items[current_];
+    return is(proving) ? Strategy::read_write : setup.order.front();
   }
   [[nodiscard]] constexpr Side waiting_for() const noexcept { return waiting_; }
   // The last readiness moved nothing.
   [[nodiscard]] constexpr bool is_stalled() const noexcept { return stalls_ > 0; }
+  // How often in a row.
+  [[nodiscard]] constexpr int stalls() const noexcept { return stalls_; }
+  [[nodiscard]] constexpr bool is_done() const noexcept { return is(done); }
+  [[nodiscard]] constexpr bool is_waiting() const noexcept { return is(waiting); }
   // The most that the next hop may move.
   [[nodiscard]] [[gnu::always_inline]] constexpr std::uint64_t budget(Action action) const noexcept {
     switch (action) {
-      case Action::first: return setup.limit == to_end ? to_end : setup.limit - delivered_ - buffered_ - piped_;
+      case Action::first: return setup.limit - consumed_;  // where there is no limit: more than any source has
       case Action::drain_buffer: return least(buffered_, setup.limit - delivered_);
       case Action::drain_pipe: return least(piped_, setup.limit - delivered_);
       case Action::spill: return piped_;
@@ -142,6 +165,8 @@ class Machine {
     if (outcome.verdict == Verdict::moved) return on_moved(action, outcome);
     on_rest(action, outcome);
   }
+  // The side of a hop that blocked without telling.
+  constexpr void wait_for(Side side) noexcept { waiting_ = side; }
   // The wait is over. `woken`: by the descriptor, not by the clock.
   constexpr void on_ready(bool woken) noexcept {
     clear(waiting);
@@ -158,12 +183,6 @@ class Machine {
     const bool closed = side == Side::sink && (cause.is(EPIPE) || cause.is(ECONNRESET));
     stop(closed ? StopReason::sink_closed : StopReason::failed, cause, side);
   }
-  // The source is rewound to what was delivered: nothing is in flight any more.
-  constexpr void rewind() noexcept {
-    consumed_ = delivered_;
-    buffered_ = piped_ = 0;
-  }
-
   // --- what to report ---------------------------------------------------------------------------------------------
 
   [[nodiscard]] constexpr std::uint64_t delivered() const noexcept { return delivered_; }
@@ -190,11 +209,18 @@ class Machine {
 
   [[nodiscard]] constexpr bool refuses_pipe() const noexcept { return is(pipe_refused) || setup.refuse_pipe; }
 
-  constexpr Action finish_at_limit() noexcept {
-    if (setup.ends_at_limit) return finish_at_end();
-    if (setup.fills_at_limit) return fail(Cause(Errc::sink_full), Side::sink), Action::finish;
-    stop(StopReason::complete, {}, Side::none);
+  [[gnu::always_inline]] constexpr Action finish_at_limit() noexcept {
+    if (setup.at_limit != AtLimit::complete) return act_at_limit();
+    set(done);  // complete is the reason until another is found
     return Action::finish;
+  }
+  constexpr Action act_at_limit() noexcept {
+    if (setup.at_limit == AtLimit::source_ends) return finish_at_end();
+    if (setup.at_limit == AtLimit::sink_full) return fail(Cause(Errc::sink_full), Side::sink), Action::finish;
+    setup.limit = setup.then_limit;
+    setup.at_limit = setup.then_at_limit;
+    if (strategy() == Strategy::sendfile) take_next();
+    return next();
   }
   constexpr Action finish_at_end() noexcept {
     stop(setup.asked == to_end ? StopReason::complete : StopReason::end_of_source, {}, Side::none);
@@ -261,10 +287,7 @@ class Machine {
     clear(proving);
     if (is(only_short)) return clear(only_short);  // the strategy was cut short, it may go on
     leave(Cause(Errc::end_not_seen));
-    while (!is(done) && strategy() != Strategy::read_write) {  // the others would believe the same file size
-      if (current_ + 1 == setup.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
-      ++current_;
-    }
+    while (!is(done) && strategy() != Strategy::read_write) take_next();  // the others would believe the same file size
   }
   constexpr void on_end() noexcept {
     if (is(proving) || setup.memory_source || trusts_end(strategy(), setup.socket_source, consumed_ > 0)) {
@@ -293,8 +316,14 @@ class Machine {
   constexpr void leave(Cause cause, Side side = Side::none) noexcept {
     if (strategy() == Strategy::read_write) return fail(cause, side);
     trail_.add(strategy(), cause);
-    if (current_ + 1 == setup.order.size) return fail(Cause(Errc::strategy_unavailable), Side::none);
-    ++current_;
+    take_next();
+  }
+  // The last one is kept: it is what the transfer failed with.
+  constexpr void take_next() noexcept {
+    StrategyList rest = setup.order;
+    rest.pop_front();
+    if (rest.empty()) return fail(Cause(Errc::strategy_unavailable), Side::none);
+    setup.order = rest;
   }
 
   enum Flag : std::uint8_t {
@@ -319,8 +348,7 @@ class Machine {
   std::optional<Strategy> mover_;
   Strategy filler_ = Strategy::splice;  // of the bytes in the pipe
   std::uint8_t flags_ = 0;
-  std::uint8_t current_ = 0;  // in the order
-  std::uint8_t stalls_ = 0;   // wake-ups in a row that moved nothing
+  std::uint8_t stalls_ = 0;  // wake-ups in a row that moved nothing
   Side waiting_ = Side::none;
   Side side_ = Side::none;
   StopReason reason_ = StopReason::complete;

@@ -36,15 +36,23 @@ class Mover {
     }
   }
 
+  // The same under a time limit. Into a blocking socket no flag keeps some hops from blocking: they are asked for no more
+  // than there is room for, in a call that SO_SNDTIMEO ends.
+  void move_cut(Action action, std::uint64_t most) noexcept {
+    if (!needs_cut(action)) return move(action, most);
+    SendTimeout& timeout = job_.tools.send_timeout();
+    if (!timeout.begin(job_.to.fd))
+      return report(action, Outcome::unsupported(Cause(Errc::would_block_uncut), Side::sink));
+    const std::uint64_t room = timeout.room();
+    if (room > 0) return move(action, std::min(most, room));
+    report(action, Outcome::blocked(Side::sink));
+  }
+
   // What a hop did: the cursors, the bytes in flight and the machine learn of it.
   template <Action action>
   [[gnu::always_inline]] void complete(Outcome outcome) noexcept {
-    job_.tried = true;
-    if (outcome.partial) {
-      job_.tools.sigpipe.suspect();
-    } else if (is_socket(job_.to.kind)) {  // a FIFO can get a new reader, a socket that was shut down stays so
-      job_.tools.sigpipe.clear();
-    }
+    // A FIFO can get a new reader, a socket that was shut down stays so: there the last call tells.
+    if (outcome.partial || (may_be_socket(To) && is_socket(job_.to.kind))) job_.tools.sigpipe.suspect(outcome.partial);
     if (outcome.verdict != Verdict::moved) return report(action, outcome);
     account<action>(outcome);
     job_.machine.on(action, outcome);
@@ -55,27 +63,41 @@ class Mover {
     return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink;
   }
 
+  // The bytes that there are to move, where that is known.
+  [[nodiscard]] std::optional<std::uint64_t> total() noexcept {
+    const std::uint64_t limit = job_.machine.setup.limit;
+    look_at_size();
+    if (!is_file(job_.from.kind) || job_.source_size == 0 || job_.source_size == to_end)
+      return limit == to_end ? std::nullopt : std::optional(limit);
+    const std::uint64_t at = source_position();
+    return std::min(limit, job_.source_size - std::min(job_.source_size, at));
+  }
+
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
-  [[gnu::always_inline]] void conclude(TransferResult& result) noexcept {
-    constexpr bool keeps_store = From == Kind::in_flight;  // the Stranded that it came from takes it back
-    if constexpr (!keeps_store) {
-      if (job_.machine.buffered() + job_.machine.piped() > 0) {
-        settle_in_flight(result);
-      } else {
-        job_.tools.store.recycle(0);
-      }
+  [[gnu::always_inline]] TransferResult conclude() noexcept {
+    if (job_.from.pinned || job_.to.pinned) unpin();
+    TransferResult result = report();
+    if constexpr (From == Kind::in_flight) {
+      result.consumed = result.delivered;  // the Stranded that it came from takes the rest back
+    } else {
+      if (job_.tools.has_resources()) settle_in_flight(result);
     }
-    (void)job_.from.unpin();
-    (void)job_.to.unpin();
-    result.delivered = job_.machine.delivered();
-    result.consumed = keeps_store ? job_.machine.delivered() : job_.machine.consumed();
-    result.reason = job_.machine.reason();
-    if (job_.machine.cause()) result.error = job_.machine.cause().code();
-    result.side = job_.machine.side();
-    result.strategy = job_.machine.mover();
-    if (!job_.machine.trail().empty()) result.trail = job_.machine.trail();
-    result.calls = job_.machine.calls();
+    return result;
+  }
+  // The counts as they are.
+  [[gnu::always_inline]] TransferResult report() const noexcept {
+    const Machine& machine = job_.machine;
+    TransferResult result;
+    result.delivered = machine.delivered();
+    result.consumed = machine.consumed();
+    result.reason = machine.reason();
+    if (machine.cause()) result.error = machine.cause().code();
+    result.side = machine.side();
+    result.strategy = machine.mover();
+    result.calls = machine.calls();
     if constexpr (is_memory(From)) result.source_in_use = is_still_read();
+    if (!machine.trail().empty()) result.trail = machine.trail();
+    return result;
   }
 
  private:
@@ -88,13 +110,24 @@ class Mover {
     const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
-      if (wanted > small || job_.tried) look_at_size();
-    complete<action>(perform<action>(budget));
+      if (wanted > small || job_.machine.calls() > 0) look_at_size();
+    if constexpr (action == Action::first) {
+      first(budget);
+    } else {
+      complete<action>(perform<action>(budget));
+    }
   }
   [[gnu::noinline]] void drain(Action action, std::uint64_t most) noexcept {
     if (action == Action::drain_buffer) return move<Action::drain_buffer>(most);
     if (action == Action::drain_pipe) return move<Action::drain_pipe>(most);
     move<Action::spill>(most);
+  }
+
+  [[nodiscard]] bool needs_cut(Action action) const noexcept {
+    if (!may_be_socket(To) || !job_.tools.cut_sends) return false;
+    if (action != Action::first) return action == Action::drain_pipe;
+    const Strategy strategy = job_.machine.strategy();
+    return strategy == Strategy::sendfile || (strategy == Strategy::splice && job_.from.kind == Kind::pipe);
   }
 
   // A message is not cut into pieces.
@@ -104,8 +137,7 @@ class Mover {
   }
 
   template <Action action>
-  [[gnu::always_inline]] Outcome perform(std::uint64_t budget) noexcept {
-    if constexpr (action == Action::first) return first(budget);
+  Outcome perform(std::uint64_t budget) noexcept {
     if constexpr (action == Action::drain_buffer) return drain_buffer(job_.to, budget, job_.tools, is_more(budget));
     if constexpr (action == Action::drain_pipe) {
       guard_sigpipe();
@@ -114,7 +146,7 @@ class Mover {
     if constexpr (action == Action::spill) return spill(budget, job_.tools);
   }
   // A hop that moved nothing.
-  void report(Action action, Outcome outcome) noexcept {
+  [[gnu::noinline]] void report(Action action, Outcome outcome) noexcept {
     if (outcome.verdict == Verdict::blocked && action == Action::first) look_at_size();  // before a wait
     if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
     if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
@@ -125,13 +157,20 @@ class Mover {
     return job_.tools.more || budget < job_.machine.budget(Action::drain_buffer);
   }
 
-  [[gnu::always_inline]] Outcome first(std::uint64_t budget) noexcept {
+  // The current strategy's hop. Direct hops are inlined, so that what they did stays in registers.
+  [[gnu::always_inline]] void first(std::uint64_t budget) noexcept {
+    Outcome outcome;
+    if (try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
+        try_first<Splice>(budget, outcome))
+      return complete<Action::first>(outcome);
+    first_aside(budget);
+  }
+  [[gnu::noinline]] void first_aside(std::uint64_t budget) noexcept {
     Outcome outcome = Outcome::unsupported(Cause(Errc::not_for_this_pair));
-    (void)(try_first<Sendfile>(budget, outcome) || try_first<CopyFileRange>(budget, outcome) ||
-           try_first<Splice>(budget, outcome) || try_first<Reflink>(budget, outcome) ||
-           try_first<MmapWrite>(budget, outcome) || try_first<SendZerocopy>(budget, outcome) ||
-           try_first<Vmsplice>(budget, outcome) || try_first<ReadWrite>(budget, outcome));
-    return outcome;
+    (void)(try_first<Reflink>(budget, outcome) || try_first<MmapWrite>(budget, outcome) ||
+           try_first<SendZerocopy>(budget, outcome) || try_first<Vmsplice>(budget, outcome) ||
+           try_first<ReadWrite>(budget, outcome));
+    complete<Action::first>(outcome);
   }
   template <class S>
   [[gnu::always_inline]] bool try_first([[maybe_unused]] std::uint64_t budget,
@@ -159,6 +198,10 @@ class Mover {
     if constexpr (To == Kind::file || To == Kind::any) return place(job_.to, S::pins_sink);
     return 0;
   }
+  void unpin() noexcept {
+    (void)job_.from.unpin();
+    (void)job_.to.unpin();
+  }
   [[gnu::always_inline]] static sys::Count place(Cursor& end, bool pins) noexcept {
     if (end.positioned == pins || end.kind != Kind::file) return 0;
     return pins ? end.pin() : end.unpin();
@@ -171,12 +214,12 @@ class Mover {
   void settle_in_flight(TransferResult& result) noexcept {
     const std::uint64_t buffered = job_.machine.buffered();
     const std::uint64_t piped = job_.machine.piped();
-    if (!rewind_source(buffered + piped)) {
-      result.stranded.emplace(std::move(job_.tools.store), buffered, piped);
+    if (buffered + piped > 0 && !rewind_source(buffered + piped)) {
+      result.stranded.emplace(std::move(job_.tools.store()), buffered, piped);
       return;
     }
-    job_.machine.rewind();
-    job_.tools.store.recycle(piped);
+    result.consumed = result.delivered;
+    job_.tools.store().recycle(piped);
   }
 
   [[gnu::always_inline]] void guard_sigpipe() noexcept {
@@ -192,17 +235,21 @@ class Mover {
     if constexpr (action == Action::first) {
       job_.from.template advance<From>(n);
       if (outcome.place == Place::sink) job_.to.template advance<To>(n);
-      if (outcome.place == Place::buffer) job_.tools.store.put_into_buffer(n);
+      if (outcome.place == Place::buffer) job_.tools.store().put_into_buffer(n);
     } else if constexpr (action == Action::spill) {
-      job_.tools.store.put_into_buffer(n);
+      job_.tools.store().put_into_buffer(n);
     } else {
       job_.to.template advance<To>(n);
-      if constexpr (action == Action::drain_buffer) job_.tools.store.take_from_buffer(n);
+      if constexpr (action == Action::drain_buffer) job_.tools.store().take_from_buffer(n);
     }
   }
 
   // --- a source that became shorter -------------------------------------------------------------------------------
 
+  [[nodiscard]] std::uint64_t source_position() const noexcept {
+    if (job_.from.positioned) return job_.from.offset;
+    return static_cast<std::uint64_t>(std::max<sys::Count>(sys::seek(job_.from.fd, 0, SEEK_CUR), 0));
+  }
   void look_at_size() noexcept {
     if (job_.source_size != to_end || !is_file(job_.from.kind)) return;
     struct stat file;
@@ -248,7 +295,7 @@ class Mover {
 
   // Whether the kernel may still read the caller's memory.
   [[nodiscard]] bool is_still_read() const noexcept {
-    if (job_.tools.zerocopy_sends.outstanding() > 0) return true;
+    if (job_.tools.outstanding_sends() > 0) return true;
     if (job_.machine.mover() != Strategy::vmsplice || is_file(job_.to.kind)) return false;
     int queued = 0;
     return job_.to.kind != Kind::pipe || ::ioctl(job_.to.fd, FIONREAD, &queued) != 0 || queued > 0;

@@ -7,9 +7,13 @@
 #include <zerocopy/detail/candidates.hpp>  // the table
 #include <zerocopy/detail/job.hpp>         // Job
 
+#include <array>  // Standings
+
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
+
+inline constexpr std::uint64_t promised_tail = 64 * 1024;  // what follows sendfile with a promise of more
 
 // Where a strategy stands in a plan. A transfer does not ask; explain does.
 enum class Standing : std::uint8_t {
@@ -21,7 +25,9 @@ enum class Standing : std::uint8_t {
   shares_pages,  // a snapshot is wanted
   would_block,   // no call cuts it short
   not_worth_it,  // too few bytes
+  no_promise,    // more follows at once, which sendfile can't say
 };
+using Standings = std::array<Standing, strategy_count>;
 
 template <Kind From, Kind To>
 class Planner {
@@ -33,25 +39,31 @@ class Planner {
     if (!check()) return;
     const Options& options = job_.options;
     Machine::Setup& setup = job_.machine.setup;
-    // What the source can give is its range's length, or what there was of it where one file is both ends.
-    const std::uint64_t source_left = From == Kind::range ? std::min(job_.from.left, clipped_to_) : clipped_to_;
-    setup.asked = From == Kind::range && options.length == to_end ? job_.from.left : options.length;
-    setup.limit = std::min({setup.asked, source_left, job_.to.left});
-    if (setup.limit < setup.asked && setup.asked != to_end) {
-      setup.ends_at_limit = setup.limit == source_left;
-      setup.fills_at_limit = !setup.ends_at_limit;
-    }
+    setup.limit = setup.asked = options.length;
+    if constexpr (is_bounded(From) || is_bounded(To)) bound(setup);
     // A sink that is also the source ends the source where it ended, whatever is appended to it now.
-    if (setup.limit == clipped_to_ && clipped_to_ != to_end) setup.ends_at_limit = true;
-    if (job_.to.kind == Kind::messages) {
+    if (setup.limit >= clipped_to_ && clipped_to_ != to_end) {
+      setup.limit = clipped_to_;
+      setup.at_limit = Machine::AtLimit::source_ends;
+    }
+    if (may_be_socket(To) && job_.to.kind == Kind::messages) {
       setup.message_sink = true;
       setup.collect = job_.from.kind != Kind::messages && !is_memory(From);
     }
-    setup.socket_source = is_socket(job_.from.kind);
-    setup.memory_source = is_memory(From);
-    setup.forced = options.strategy.has_value();
-    if (job_.to.kind == Kind::device && job_.limits.limited()) job_.tools.polled_piece = 1;  // a tty has room for one
+    if constexpr (may_be_socket(From)) setup.socket_source = is_socket(job_.from.kind);
+    if constexpr (is_memory(From)) setup.memory_source = true;
+    if (may_be_device(To) && job_.to.kind == Kind::device && job_.limits.limited())
+      job_.tools.stream().polled_piece = 1;  // a tty has room for one
     if (setup.limit > 0) choose();
+  }
+
+  // A range and memory have a length of their own. A source range's is asked for where the caller names none.
+  void bound(Machine::Setup& setup) noexcept {
+    const std::uint64_t source_left = From == Kind::range ? job_.from.left : to_end;
+    if (From == Kind::range && setup.asked == to_end) setup.asked = source_left;
+    setup.limit = std::min({setup.asked, source_left, job_.to.left});
+    if (setup.limit == setup.asked || setup.asked == to_end) return;
+    setup.at_limit = setup.limit == source_left ? Machine::AtLimit::source_ends : Machine::AtLimit::sink_full;
   }
 
   // Whether the request is sound. Moves and changes nothing.
@@ -60,19 +72,13 @@ class Planner {
            check_same();
   }
 
-  // After `make`.
-  [[nodiscard]] Standing standing(Strategy strategy) const noexcept {
-    const StrategyList& order = job_.machine.setup.order;
-    for (std::size_t i = 0; i < order.size; ++i) {
-      if (order.items[i] == strategy) return Standing::in_order;
-      if (order.items[i] == Strategy::read_write) break;
-    }
-    if (!candidate_table(job_.from.kind, job_.to.kind).set.contains(strategy)) return Standing::never_serves;
-    if (not_allowed_.contains(strategy)) return Standing::not_allowed;
-    if (shares_.contains(strategy)) return Standing::shares_pages;
-    if (uncuttable_.contains(strategy)) return Standing::would_block;
-    if (job_.options.strategy && *job_.options.strategy != strategy) return Standing::other_forced;
-    return not_worth_it_.contains(strategy) ? Standing::not_worth_it : Standing::behind_read_write;
+  // Of every strategy, after `make`.
+  [[nodiscard]] Standings standings() noexcept {
+    const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
+    const Struck struck = strike(serving.set);
+    Standings all;
+    for (std::size_t s = 0; s < strategy_count; ++s) all[s] = standing(static_cast<Strategy>(s), serving.set, struck);
+    return all;
   }
 
  private:
@@ -136,13 +142,17 @@ class Planner {
     return true;
   }
   // One descriptor, one pipe, or overlapping ranges of one file: the source would read what was just written.
-  bool check_same() noexcept {
-    if constexpr (From == Kind::memory || To == Kind::memory || From == Kind::in_flight) return true;
+  [[gnu::always_inline]] bool check_same() noexcept {
+    constexpr bool either_any = From == Kind::any || To == Kind::any;
+    constexpr bool one_socket = !either_any && (From == Kind::socket) != (To == Kind::socket);
+    if constexpr (From == Kind::memory || To == Kind::memory || From == Kind::in_flight || one_socket) return true;
     constexpr bool at_position = From != Kind::range && To != Kind::range && !is_memory(From) && !is_memory(To);
     if (at_position && job_.from.fd == job_.to.fd) return bad(Cause(Errc::same_file), Side::sink);
     const bool files = has_inode<From>(job_.from) && has_inode<To>(job_.to);
     const bool pipes = job_.from.kind == Kind::pipe && job_.to.kind == Kind::pipe;
-    if (!files && !pipes) return true;
+    return (!files && !pipes) || check_inodes(pipes);
+  }
+  bool check_inodes(bool pipes) noexcept {
     if (!find_id(job_.from, Side::source) || !find_id(job_.to, Side::sink)) return false;
     if (!job_.from.id.is_same_inode(job_.to.id)) return true;
     return pipes ? bad(Cause(Errc::same_file), Side::sink) : check_overlap();
@@ -178,58 +188,110 @@ class Planner {
 
   // --- which strategies, in which order? ---------------------------------------------------------------------------
 
-  [[gnu::always_inline]] bool choose() noexcept {
+  [[gnu::always_inline]] void choose() noexcept {
     Machine::Setup& setup = job_.machine.setup;
     const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
     StrategySet serves = serving.set;
     if constexpr (From == Kind::in_flight)
       if (job_.machine.buffered() > 0) serves.erase(Strategy::splice);  // not all that is in flight is in the pipe
-    strike(serves);
-    const StrategySet struck = not_allowed_ | shares_ | uncuttable_;
+    const Struck struck = strike(serves);
     if (job_.options.strategy) {
       const Strategy forced = *job_.options.strategy;
-      if (!(serves - struck).contains(forced)) return refuse(forced, serves);
+      if (!(serves - struck.impossible()).contains(forced)) return refuse(forced, serves, struck);
+      setup.forced = true;
       setup.order = {forced};
     } else {
       setup.order = serving.list;
-      if (!(struck | not_worth_it_).empty()) leave_out(struck | not_worth_it_);
-      if (setup.order.size == 0) return bad(Cause(Errc::strategy_unavailable), Side::none);
+      if (!struck.all().empty()) leave_out(struck);
+      if (setup.order.empty()) return job_.machine.fail(Cause(Errc::strategy_unavailable), Side::none);
     }
+    if constexpr (may_be_socket(To) && (is_file(From) || From == Kind::any))
+      if (leaves_promise()) hand_over();
     // Of what is in flight already the pipe is drained by splice, unless that is not wanted.
-    if constexpr (From == Kind::in_flight) setup.refuse_pipe = setup.order.items[0] == Strategy::read_write;
-    if constexpr (From == Kind::socket || From == Kind::any) return look_at_socket_source();
-    return true;
+    if constexpr (From == Kind::in_flight) setup.refuse_pipe = setup.order.front() == Strategy::read_write;
+    // splice from a blocking socket would block: it is polled first.
+    if constexpr (may_be_socket(From))
+      if (is_socket(job_.from.kind) && setup.order.contains(Strategy::splice))
+        job_.tools.poll_before_splice = is_blocking(job_.from);
   }
 
   // What can't be used with these options, and what does not pay.
-  [[gnu::always_inline]] void strike(StrategySet serving) noexcept {
-    not_allowed_ = serving - job_.options.allow;
+  struct Struck {
+    StrategySet not_allowed;
+    StrategySet shares;
+    StrategySet uncuttable;
+    StrategySet not_worth_it;
+
+    [[nodiscard]] constexpr StrategySet impossible() const noexcept { return not_allowed | shares | uncuttable; }
+    [[nodiscard]] constexpr StrategySet all() const noexcept { return impossible() | not_worth_it; }
+  };
+  [[gnu::always_inline]] Struck strike(StrategySet serving) noexcept {
+    Struck struck;
+    struck.not_allowed = serving - job_.options.allow;
     constexpr Aliasing usual = From == Kind::memory ? Aliasing::snapshot : Aliasing::shared;
     const Aliasing wanted = job_.options.aliasing == Aliasing::automatic ? usual : job_.options.aliasing;
-    if (wanted == Aliasing::snapshot && !is_unchangeable()) shares_ = serving & sharing();
-    if (job_.limits.limited() && is_socket(job_.to.kind) && is_blocking(job_.to)) uncuttable_ = serving & uncuttable;
+    if (wanted == Aliasing::snapshot && !is_unchangeable()) struck.shares = serving & sharing();
+    if constexpr (may_be_socket(To))
+      if ((job_.limits.paced() || job_.stepped) && is_socket(job_.to.kind))
+        struck.uncuttable = keep_from_blocking(serving);
     if constexpr (From == Kind::memory)
-      if (job_.from.left < smallest_zerocopy_send) not_worth_it_.insert(Strategy::send_zerocopy);
+      if (job_.from.left < smallest_zerocopy_send) struck.not_worth_it.insert(Strategy::send_zerocopy);
+    return struck;
   }
-  bool refuse(Strategy forced, StrategySet serving) noexcept {
+  // Into a blocking socket: a time limit has calls cut short, but a step can't wait for even a short one.
+  StrategySet keep_from_blocking(StrategySet serving) noexcept {
+    if ((!job_.limits.limited() && !job_.stepped) || !is_blocking(job_.to)) return {};
+    job_.tools.cut_sends = !job_.stepped;
+    return job_.stepped ? serving & uncuttable : StrategySet{};
+  }
+  void refuse(Strategy forced, StrategySet serving, const Struck& struck) noexcept {
     Errc why = Errc::not_for_this_pair;
     if (serving.contains(forced)) {
-      why = not_allowed_.contains(forced) ? Errc::not_allowed
-            : shares_.contains(forced)    ? Errc::snapshot_needed
-                                          : Errc::would_block_uncut;
+      why = struck.not_allowed.contains(forced) ? Errc::not_allowed
+            : struck.shares.contains(forced)    ? Errc::snapshot_needed
+                                                : Errc::would_block_uncut;
     }
     job_.machine.pass_over(forced, Cause(why));
-    return bad(Cause(Errc::strategy_unavailable), Side::none);
+    job_.machine.fail(Cause(Errc::strategy_unavailable), Side::none);
   }
-  void leave_out(StrategySet struck) noexcept {
-    const StrategyList all = job_.machine.setup.order;
-    job_.machine.setup.order = {};
-    for (std::size_t i = 0; i < all.size; ++i) {
-      const Strategy s = all.items[i];
-      if (!struck.contains(s)) job_.machine.setup.order.add(s);
+  // sendfile can't say that more follows, and would end with a partial packet: the last bytes are left to the next strategy.
+  [[gnu::always_inline]] [[nodiscard]] bool leaves_promise() const noexcept {
+    return job_.options.more && !job_.options.strategy && job_.to.kind == Kind::socket;
+  }
+  void hand_over() noexcept {
+    Machine::Setup& setup = job_.machine.setup;
+    if (setup.order.front() != Strategy::sendfile) return;
+    struct stat file;
+    std::uint64_t at = 0;
+    if (sys::stat(job_.from.fd, file) < 0 || !offset_of(job_.from, at, Side::source)) return;
+    const std::uint64_t size = reach(file);
+    const std::uint64_t here = std::min(setup.limit, size - std::min(size, at));
+    if (here <= promised_tail) return setup.order.pop_front();
+    setup.then_at_limit = std::exchange(setup.at_limit, Machine::AtLimit::hand_over);
+    setup.then_limit = std::exchange(setup.limit, here - promised_tail);
+  }
+  void leave_out(const Struck& struck) noexcept {
+    StrategyList all = std::exchange(job_.machine.setup.order, {});
+    for (; !all.empty(); all.pop_front()) {
+      const Strategy s = all.front();
+      if (!struck.all().contains(s)) job_.machine.setup.order.add(s);
       // A better way that the descriptor's own flags rule out is worth telling.
-      if (uncuttable_.contains(s)) job_.machine.pass_over(s, Cause(Errc::would_block_uncut));
+      if (struck.uncuttable.contains(s)) job_.machine.pass_over(s, Cause(Errc::would_block_uncut));
     }
+  }
+
+  [[nodiscard]] Standing standing(Strategy strategy, StrategySet serving, const Struck& struck) const noexcept {
+    for (StrategyList rest = job_.machine.setup.order; !rest.empty(); rest.pop_front()) {
+      if (rest.front() == strategy) return Standing::in_order;
+      if (rest.front() == Strategy::read_write) break;
+    }
+    if (!serving.contains(strategy)) return Standing::never_serves;
+    if (struck.not_allowed.contains(strategy)) return Standing::not_allowed;
+    if (struck.shares.contains(strategy)) return Standing::shares_pages;
+    if (struck.uncuttable.contains(strategy)) return Standing::would_block;
+    if (job_.options.strategy && *job_.options.strategy != strategy) return Standing::other_forced;
+    if (struck.not_worth_it.contains(strategy)) return Standing::not_worth_it;
+    return strategy == Strategy::sendfile && leaves_promise() ? Standing::no_promise : Standing::behind_read_write;
   }
 
   // Calls into a blocking socket that no flag cuts short.
@@ -254,23 +316,8 @@ class Planner {
     const sys::Count flags = sys::status_flags(end.fd);
     return flags >= 0 && (flags & O_NONBLOCK) == 0;
   }
-  // splice from a blocking socket would block: it is polled first, where a listening one would never be ready.
-  bool look_at_socket_source() noexcept {
-    if (!is_socket(job_.from.kind) || !job_.machine.setup.order.contains(Strategy::splice)) return true;
-    job_.tools.poll_before_splice = is_blocking(job_.from);
-    if (!job_.tools.poll_before_splice) return true;
-    int listens = 0;
-    if (const sys::Count error = sys::get_option(job_.from.fd, SOL_SOCKET, SO_ACCEPTCONN, listens); error < 0)
-      return bad(error, Side::source);
-    return listens == 0 || bad(Cause(ENOTCONN), Side::source);
-  }
-
   Job& job_;
   std::uint64_t clipped_to_ = to_end;  // where one file is both ends: the source as it is now
-  StrategySet not_allowed_;
-  StrategySet shares_;
-  StrategySet uncuttable_;
-  StrategySet not_worth_it_;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

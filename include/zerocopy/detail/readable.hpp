@@ -17,8 +17,8 @@ struct Readable {
 inline Readable readable(const Cursor& from, std::uint64_t budget, Tools& tools) noexcept {
   if (from.kind == Kind::memory) return {from.data, static_cast<sys::Count>(sys::clamp(std::min(budget, from.left)))};
   if (from.kind != Kind::mapping) {
-    const sys::Count n = tools.window.open(from.fd, from.offset, budget);
-    return {n > 0 ? tools.window.at(from.offset) : nullptr, n};
+    const sys::Count n = tools.window().open(from.fd, from.offset, budget);
+    return {n > 0 ? tools.window().at(from.offset) : nullptr, n};
   }
   // Past the end of its file a mapping would read as zeros up to the page's end.
   struct stat file;

@@ -27,16 +27,21 @@ class SigpipeBlock {
   [[gnu::always_inline]] void begin() noexcept {
     if (!active_ && sigpipe_guards == 0) block();
   }
-  // A call was cut short or failed: the signal may have been raised, also beside a positive count.
-  void suspect() noexcept { suspect_ = true; }
-  // A later call on the same socket did not fail: it was not shut down, so nothing was raised.
-  void clear() noexcept { suspect_ = false; }
+  // A call was cut short or failed: the signal may have been raised, also beside a positive count. Or a later call on
+  // the same socket did not fail: it was not shut down, so nothing was raised.
+  void suspect(bool raised = true) noexcept { suspect_ = raised; }
 
   void end() noexcept {
     if (!active_) return;
     active_ = false;
     if (suspect_ && !was_pending_) take_back();
     ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(KernelMask));
+  }
+
+  // The same, and ready to begin again.
+  void end_step() noexcept {
+    end();
+    suspect_ = was_pending_ = false;
   }
 
   static bool is_pending() noexcept {

@@ -5,27 +5,71 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/detail/in_flight.hpp>       // buffer and pipe
+#include <zerocopy/detail/meter.hpp>           // when the caller is told of progress
+#include <zerocopy/detail/send_timeout.hpp>    // calls into blocking sockets, cut short
 #include <zerocopy/detail/sigpipe.hpp>         // SigpipeBlock
 #include <zerocopy/detail/window.hpp>          // the mapped part of the source
 #include <zerocopy/detail/zerocopy_sends.hpp>  // MSG_ZEROCOPY and its completions
 
 #include <limits.h>  // PIPE_BUF
 
+#include <optional>  // what is made at first use
+
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 // Of Linux 6.18; older headers lack it, older kernels refuse it.
 inline constexpr int rwf_nosignal = 0x100;
 
-struct Tools {
+// How pipes and devices are copied from and to without blocking.
+struct StreamCalls {
+  int write_flags = RWF_NOWAIT | rwf_nosignal;  // those that the kernel has not refused
+  int read_flags = RWF_NOWAIT;
+  std::uint64_t polled_piece = PIPE_BUF;  // what fits where poll says writable
+};
+
+// What only some strategies need.
+struct Resources {
+  StreamCalls stream;
   InFlight store;
   Window window;
   ZerocopySends zerocopy_sends;
+  SendTimeout send_timeout;
+  Meter meter;
+};
+
+class Tools {
+ public:
+  explicit Tools(bool wants_more) noexcept : more(wants_more) {}
+  Tools(const Tools&) = delete;
+  Tools& operator=(const Tools&) = delete;
+  [[gnu::always_inline]] ~Tools() {
+    if (resources_) resources_.reset();
+  }
+
   SigpipeBlock sigpipe;
-  int write_flags = RWF_NOWAIT | rwf_nosignal;  // for pipes and devices: those that the kernel has not refused
-  int read_flags = RWF_NOWAIT;
-  std::uint64_t polled_piece = PIPE_BUF;  // what fits where poll says writable
-  bool more = false;                      // the last bytes are not the last ones of the sink
-  bool poll_before_splice = false;        // the source is a blocking socket
+  bool more;                        // the last bytes are not the last ones of the sink
+  bool poll_before_splice = false;  // the source is a blocking socket
+  bool cut_sends = false;           // the sink is a blocking socket, and the transfer has a time limit
+
+  // Whether a strategy needed anything of the following, which is made at its first use.
+  [[nodiscard]] bool has_resources() const noexcept { return resources_.has_value(); }
+  StreamCalls& stream() noexcept { return resources().stream; }
+  InFlight& store() noexcept { return resources().store; }
+  Window& window() noexcept { return resources().window; }
+  ZerocopySends& zerocopy_sends() noexcept { return resources().zerocopy_sends; }
+  SendTimeout& send_timeout() noexcept { return resources().send_timeout; }
+  Meter& meter() noexcept { return resources().meter; }
+  // MSG_ZEROCOPY sends whose pages the kernel may still read.
+  [[nodiscard]] std::uint64_t outstanding_sends() const noexcept {
+    return resources_ ? resources_->zerocopy_sends.outstanding() : 0;
+  }
+
+ private:
+  Resources& resources() noexcept {
+    if (!resources_) resources_.emplace();
+    return *resources_;
+  }
+  std::optional<Resources> resources_;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

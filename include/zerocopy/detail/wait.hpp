@@ -18,17 +18,19 @@ namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 using Clock = std::chrono::steady_clock;
 
-// The limits of one transfer. A transfer without limits never reads the clock.
+// The limits of one transfer. A transfer without limits and without progress to tell never reads the clock.
 class Limits {
  public:
   explicit Limits(const Options& options) noexcept
-      : options_(&options), limited_(options.deadline || options.idle_timeout || options.stop.stop_possible()) {
-    progressed();
+      : options_(&options), paced_(are_in(options) || options.on_progress) {
+    if (paced_) progressed();
   }
 
-  [[nodiscard]] bool limited() const noexcept { return limited_; }
+  // Whether calls are kept short, since there is something to see to between two of them.
+  [[nodiscard]] bool paced() const noexcept { return paced_; }
+  [[nodiscard]] bool limited() const noexcept { return paced_ && are_in(*options_); }
   [[nodiscard]] const std::stop_token& stop() const noexcept { return options_->stop; }
-  [[nodiscard]] bool stop_requested() const noexcept { return limited_ && options_->stop.stop_requested(); }
+  [[nodiscard]] bool stop_requested() const noexcept { return paced_ && options_->stop.stop_requested(); }
   void progressed() noexcept {
     if (options_->idle_timeout) last_byte_ = Clock::now();
   }
@@ -48,12 +50,16 @@ class Limits {
   }
 
  private:
+  static bool are_in(const Options& options) noexcept {
+    return options.deadline || options.idle_timeout || options.stop.stop_possible();
+  }
+
   const Options* options_;
-  bool limited_;
+  bool paced_;
   Clock::time_point last_byte_;  // or the start; with an idle timeout only
 };
 
-enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, sink_dead, failed };
+enum class Woke : std::uint8_t { ready, retry, timed_out, stopped, failed };
 
 // An eventfd per thread, made at the first wait that has a stop token.
 inline int stop_bell() noexcept {
@@ -67,6 +73,25 @@ inline int stop_bell() noexcept {
   return bell.fd.get();
 }
 
+// What one wait watches: descriptors with the events that are waited for, 0 for their death only.
+template <std::size_t Most>
+struct Watched {
+  pollfd ends[Most + 1];  // the last one for the bell of a stop token
+  nfds_t used = 0;
+
+  // Two waits for one descriptor are one.
+  void add(int fd, short events) noexcept {
+    for (nfds_t i = 0; i < used; ++i)
+      if (ends[i].fd == fd) return void(ends[i].events = static_cast<short>(ends[i].events | events));
+    ends[used++] = {fd, events, 0};
+  }
+  [[nodiscard]] short seen(int fd) const noexcept {
+    for (nfds_t i = 0; i < used; ++i)
+      if (ends[i].fd == fd) return ends[i].revents;
+    return 0;
+  }
+};
+
 class Waiter {
  public:
   // A missing wake-up (AF_UNIX after the peer's shutdown) is made good by trying again so often.
@@ -74,52 +99,68 @@ class Waiter {
   // No descriptor was left for the bell of a stop token: it is looked at so often.
   static constexpr std::chrono::milliseconds without_bell{50};
 
-  // Waits until `events` of `fd` are there. `sink`: looked at for its death meanwhile, -1 for none. `stalled`: the last
-  // readiness moved nothing, so that a standing POLLERR is the caller's message, not an error.
-  static Woke wait(int fd, short events, int sink, bool stalled, const Limits& limits) noexcept {
-    if (!limits.stop().stop_possible()) return poll_once(fd, events, sink, -1, stalled, limits);
+  // Waits until one of the events is there, and says so in `revents`. `stalled`: the last readiness moved nothing, so that
+  // a standing POLLERR is the caller's message, not an error.
+  template <std::size_t Most>
+  static Woke wait(Watched<Most>& watched, bool stalled, const Limits& limits) noexcept {
+    return wait(watched.ends, watched.used, stalled, limits);
+  }
+
+ private:
+  static Woke wait(pollfd* ends, nfds_t used, bool stalled, const Limits& limits) noexcept {
+    if (!limits.stop().stop_possible()) return poll_once(ends, used, -1, stalled, limits);
     const int bell = stop_bell();
-    if (bell < 0) return poll_once(fd, events, sink, -1, stalled, limits);
+    if (bell < 0) return poll_once(ends, used, -1, stalled, limits);
     std::uint64_t rings = 0;
     (void)sys::read(bell, &rings, sizeof(rings));
     const std::stop_callback ring(limits.stop(), [bell] {
       const std::uint64_t one = 1;
       (void)sys::write(bell, &one, sizeof(one));
     });
-    return poll_once(fd, events, sink, bell, stalled, limits);
+    return poll_once(ends, used, bell, stalled, limits);
   }
 
- private:
-  static Woke poll_once(int fd, short events, int sink, int bell, bool stalled, const Limits& limits) noexcept {
+  static Woke poll_once(pollfd* ends, nfds_t used, int bell, bool stalled, const Limits& limits) noexcept {
     if (limits.stop_requested()) return Woke::stopped;
     // Only the ends in use: poll refuses more entries than RLIMIT_NOFILE.
-    pollfd ends[3] = {{fd, events, 0}, {-1, 0, 0}, {-1, 0, 0}};
-    nfds_t used = 1;
-    const pollfd* const at_sink = &ends[used];
-    if (sink >= 0) ends[used++] = {sink, 0, 0};
-    if (bell >= 0) ends[used++] = {bell, POLLIN, 0};
+    if (bell >= 0) ends[used] = {bell, POLLIN, 0};
+    const nfds_t all = used + (bell >= 0 ? 1 : 0);
     const int timeout = milliseconds(limits, limits.stop().stop_possible() && bell < 0 ? without_bell : longest);
-    int n = ::poll(ends, used, timeout);
+    int n = ::poll(ends, all, timeout);
     if (n < 0 && errno != EINTR) return Woke::failed;
-    if (n == 1 && stalled && ends[0].revents == POLLERR) n = edge_wait(ends[0], bell, timeout);
+    if (n > 0 && stalled && is_standing_error(ends, used)) n = edge_wait(ends, used, bell, timeout);
     if (limits.stop_requested()) return Woke::stopped;
-    if (n > 0 && ends[0].revents != 0) return Woke::ready;
-    if (n > 0 && sink >= 0 && at_sink->revents != 0) return Woke::sink_dead;
+    for (nfds_t i = 0; n > 0 && i < used; ++i)
+      if (ends[i].revents != 0) return Woke::ready;
     if (const auto end = limits.end(); end && Clock::now() >= *end) return Woke::timed_out;
     return Woke::retry;
   }
+  static bool is_standing_error(const pollfd* ends, nfds_t used) noexcept {
+    for (nfds_t i = 0; i < used; ++i)
+      if ((ends[i].revents & ~POLLERR) != 0) return false;
+    return true;
+  }
 
-  // Waits for an edge on `end`, or for the bell.
-  static int edge_wait(pollfd& end, int bell, int timeout) noexcept {
+  // Waits for an edge on one of the ends, or for the bell.
+  static int edge_wait(pollfd* ends, nfds_t used, int bell, int timeout) noexcept {
     const OwnedFd set(::epoll_create1(EPOLL_CLOEXEC));
     if (!set) return 0;
-    epoll_event event{static_cast<std::uint32_t>(end.events) | EPOLLET, {}};
-    (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, end.fd, &event);
-    // The first event is that of being added: what is ready now, and the standing error.
-    if (::epoll_wait(set.get(), &event, 1, 0) == 1 && (event.events & ~std::uint32_t{EPOLLERR}) != 0) return 1;
+    for (nfds_t i = 0; i < used; ++i) {
+      epoll_event event{static_cast<std::uint32_t>(ends[i].events) | EPOLLET, {}};
+      event.data.u64 = i;
+      (void)::epoll_ctl(set.get(), EPOLL_CTL_ADD, ends[i].fd, &event);
+      ends[i].revents = 0;
+    }
+    // The first events are those of being added: what is ready now, and the standing errors.
+    epoll_event event;
+    for (nfds_t i = 0; i < used && ::epoll_wait(set.get(), &event, 1, 0) == 1; ++i) {
+      const std::uint32_t news = event.events & ~std::uint32_t{EPOLLERR};
+      ends[event.data.u64].revents = static_cast<short>(news);
+      if (news != 0) return 1;
+    }
     pollfd both[2] = {{set.get(), POLLIN, 0}, {bell, POLLIN, 0}};
     const int n = ::poll(both, bell >= 0 ? 2 : 1, timeout);
-    end.revents = both[0].revents;
+    if (both[0].revents != 0) ends[0].revents = POLLERR;  // whichever it was: its call is tried again
     return n;
   }
 

@@ -37,7 +37,7 @@ struct ReadWrite {
   }
 
   static Outcome fill(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools& tools) noexcept {
-    InFlight& store = tools.store;
+    InFlight& store = tools.store();
     if (const sys::Count error = store.need_buffer(); error < 0)
       return settle(name, Place::buffer, from, to, error, budget);
     const std::uint64_t asked = std::min<std::uint64_t>(budget, buffer_size - store.end);
@@ -48,7 +48,7 @@ struct ReadWrite {
 
   // One message. Nothing is read of one that would not fit; an empty one is not the end.
   static Outcome receive(const Cursor& from, const Cursor& to, Tools& tools) noexcept {
-    InFlight& store = tools.store;
+    InFlight& store = tools.store();
     if (const sys::Count error = store.need_buffer(); error < 0)
       return settle(name, Place::buffer, from, to, error, buffer_size);
     if (from.large_messages) {

@@ -14,11 +14,11 @@ struct SendZerocopy {
   static constexpr bool pins_sink = false;
 
   static Outcome hop(const Cursor& from, const Cursor& to, std::uint64_t budget, Tools& tools) noexcept {
-    if (const Cause cause = tools.zerocopy_sends.begin(to.fd); cause) return Outcome::unsupported(cause);
+    if (const Cause cause = tools.zerocopy_sends().begin(to.fd); cause) return Outcome::unsupported(cause);
     const Readable bytes = readable(from, budget, tools);
     if (bytes.size <= 0) return settle(name, Place::sink, from, to, bytes.size, budget);
     const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (tools.more ? MSG_MORE : 0);
-    const sys::Count n = tools.zerocopy_sends.send(bytes.data, static_cast<std::uint64_t>(bytes.size), flags);
+    const sys::Count n = tools.zerocopy_sends().send(bytes.data, static_cast<std::uint64_t>(bytes.size), flags);
     return settle(name, Place::sink, from, to, n, static_cast<std::uint64_t>(bytes.size));
   }
 };

@@ -23,7 +23,7 @@ struct Splice {
                                             Tools& tools) noexcept {
     const bool direct = from.kind == Kind::pipe || to.kind == Kind::pipe;
     const Place place = direct ? Place::sink : Place::pipe;
-    if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return Outcome::blocked(Side::source);
+    if (tools.poll_before_splice && !is_ready(from.fd, POLLIN)) return not_ready(from);
     off_t in;
     off_t out;
     if (direct) {
@@ -31,13 +31,21 @@ struct Splice {
           sys::splice(from.fd, from.call_offset(in), to.fd, to.call_offset(out), budget, splice_flags(tools.more));
       return settle(name, place, from, to, n, budget);
     }
-    OwnPipe& pipe = tools.store.pipe;
-    if (const sys::Count error = tools.store.need_pipe(); error < 0)
+    OwnPipe& pipe = tools.store().pipe;
+    if (const sys::Count error = tools.store().need_pipe(); error < 0)
       return settle(name, place, from, to, error, budget);
     const std::uint64_t asked = std::min<std::uint64_t>(budget, pipe.capacity);
     const sys::Count n =
         sys::splice(from.fd, from.call_offset(in), pipe.write_end.get(), nullptr, asked, splice_flags(false));
     return settle(name, place, from, to, n, asked);
+  }
+
+ private:
+  // A listening socket is ready for accept(2) only.
+  static Outcome not_ready(const Cursor& from) noexcept {
+    int listens = 0;
+    (void)sys::get_option(from.fd, SOL_SOCKET, SO_ACCEPTCONN, listens);
+    return listens != 0 ? Outcome::failed(Cause(ENOTCONN), Side::source) : Outcome::blocked(Side::source);
   }
 };
 

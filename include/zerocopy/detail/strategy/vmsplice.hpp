@@ -19,10 +19,10 @@ struct Vmsplice {
     const Readable bytes = readable(from, budget, tools);
     if (bytes.size <= 0) return settle(name, place, from, to, bytes.size, budget);
     if (!direct) {
-      if (const sys::Count error = tools.store.need_pipe(); error < 0)
+      if (const sys::Count error = tools.store().need_pipe(); error < 0)
         return settle(name, place, from, to, error, budget);
     }
-    const int out = direct ? to.fd : tools.store.pipe.write_end.get();
+    const int out = direct ? to.fd : tools.store().pipe.write_end.get();
     const sys::Count n = sys::vmsplice(out, bytes.data, static_cast<std::uint64_t>(bytes.size), SPLICE_F_NONBLOCK);
     return settle(name, place, from, to, n, static_cast<std::uint64_t>(bytes.size));
   }

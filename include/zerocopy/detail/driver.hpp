@@ -1,0 +1,214 @@
+// zerocopy/detail/driver.hpp: runs a transfer: the plan, then hop after hop. `run` waits where an end blocks, `step` returns.
+#pragma once
+
+#include <zerocopy/config.hpp>
+
+#include <zerocopy/detail/mover.hpp>  // Mover
+#include <zerocopy/detail/wait.hpp>   // Waiter, Limits
+#include <zerocopy/step.hpp>          // Step
+
+namespace zerocopy::inline ZEROCOPY_ABI::detail {
+
+// What to poll for before the next step.
+struct Watch {
+  int fd = -1;
+  short events = 0;
+  int other = -1;  // its death matters too: a sink behind a silent source
+};
+
+template <Kind From, Kind To>
+class Driver {
+ public:
+  explicit Driver(Job& job) noexcept : job_(job) {}
+
+  // Where the request is not sound, or time is up already, nothing will move.
+  [[gnu::always_inline]] void begin() noexcept {
+    Planner<From, To>(job_).make();
+    if (job_.limits.paced() && job_.machine.setup.limit > 0) begin_pace();
+  }
+
+  // To the end, with waits.
+  [[gnu::always_inline]] void run() noexcept {
+    for (;;) {
+      const Action action = job_.machine.next();
+      if (action == Action::finish) break;
+      if (action == Action::wait) {
+        wait();
+      } else {
+        hop(action, job_.pace.most());
+      }
+    }
+    if (job_.tools.outstanding_sends() > 0) wait_for_completions();
+  }
+
+  // Until an end blocks, `most` bytes are delivered, or the transfer is done. Never waits.
+  Step step(std::uint64_t most) noexcept {
+    const Step result = step_on(most);
+    job_.tools.sigpipe.end_step();
+    return result;
+  }
+  [[nodiscard]] Watch watch() const noexcept {
+    const Machine& machine = job_.machine;
+    if (machine.is_done() && job_.tools.outstanding_sends() > 0) return {job_.to.fd, 0, -1};  // POLLERR announces them
+    if (machine.is_done() || !machine.is_waiting()) return {};
+    if (machine.waiting_for() == Side::sink) return {job_.to.fd, POLLOUT, -1};
+    return {job_.from.fd, POLLIN, can_die(job_.to) && !job_.ignore_sink ? job_.to.fd : -1};
+  }
+
+ private:
+  [[gnu::always_inline]] void hop(Action action, std::uint64_t most) noexcept {
+    if (job_.limits.paced()) {
+      paced_hop(action, most);
+    } else {
+      Mover<From, To>(job_).move(action, most);
+    }
+  }
+
+  // --- time limits and progress -----------------------------------------------------------------------------------
+
+  [[gnu::noinline]] void begin_pace() noexcept {
+    if (job_.limits.limited()) obey_limits();
+    if (job_.options.on_progress) job_.tools.meter().begin(Mover<From, To>(job_).total());
+  }
+  // Before the first hop and between two; while waiting the waiter sees to it.
+  void obey_limits() noexcept {
+    if (job_.limits.stop_requested()) return job_.machine.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
+    if (job_.limits.deadline_passed()) job_.machine.stop(StopReason::timed_out, Cause(Errc::timed_out), Side::none);
+  }
+  // How fast bytes move, and that they moved, is learned from each hop.
+  [[gnu::noinline]] void paced_hop(Action action, std::uint64_t most) noexcept {
+    const Machine& machine = job_.machine;
+    const std::uint64_t bytes = machine.consumed() + machine.delivered();
+    const Clock::time_point start = Clock::now();
+    Mover<From, To>(job_).move_cut(action, most);
+    job_.pace.learn(Clock::now() - start);
+    if (machine.consumed() + machine.delivered() != bytes) job_.limits.progressed();
+    if (job_.machine.next() != Action::finish && job_.limits.limited()) obey_limits();
+    tell_progress();
+  }
+  // At the end whatever the interval.
+  [[gnu::noinline]] void tell_progress() noexcept {
+    if (!job_.options.on_progress || job_.machine.setup.limit == 0) return;
+    const bool at_end = job_.machine.next() == Action::finish;
+    job_.tools.meter().tell(job_.options.on_progress, job_.machine.delivered(), at_end);
+  }
+
+  // --- waiting ----------------------------------------------------------------------------------------------------
+
+  // A sink that dies while the source is silent is noticed.
+  static bool can_die(const Cursor& to) noexcept { return to.kind == Kind::pipe || to.kind == Kind::socket; }
+
+  [[gnu::noinline]] void wait() noexcept {
+    wait_for_end();
+    if (job_.limits.paced() && job_.machine.is_done()) tell_progress();
+  }
+  void wait_for_end() noexcept {
+    Side side = job_.machine.waiting_for();
+    if (side == Side::none) side = Mover<From, To>(job_).find_blocked_side();
+    // Completions that are here would end every wait at once.
+    if (job_.tools.outstanding_sends() > 0) job_.tools.zerocopy_sends().reap();
+    const bool completions = job_.tools.outstanding_sends() > 0;
+    const int end = side == Side::source ? job_.from.fd : job_.to.fd;
+    Watched<2> watched;
+    watched.add(end, side == Side::source ? POLLIN : POLLOUT);
+    if (side == Side::source && can_die(job_.to) && !job_.ignore_sink) watched.add(job_.to.fd, 0);
+    switch (Waiter::wait(watched, job_.machine.is_stalled(), job_.limits)) {
+      case Woke::ready: return watched.seen(end) != 0 ? job_.machine.on_ready(!completions) : look_at_sink();
+      case Woke::retry: return job_.machine.on_ready(false);
+      case Woke::timed_out: return job_.machine.stop(StopReason::timed_out, Cause(Errc::timed_out), side);
+      case Woke::stopped: return job_.machine.stop(StopReason::stopped, Cause(Errc::stopped), Side::none);
+      case Woke::failed: return job_.machine.fail(Cause(errno), Side::none);
+    }
+  }
+  void look_at_sink() noexcept {
+    const Cursor& to = job_.to;
+    int error = 0;
+    if (to.kind == Kind::socket) (void)sys::get_option(to.fd, SOL_SOCKET, SO_ERROR, error);
+    pollfd now{to.fd, 0, 0};
+    const bool hung_up = ::poll(&now, 1, 0) == 1 && (now.revents & POLLHUP) != 0;
+    if (error != 0) return job_.machine.fail(Cause(error), Side::sink);
+    if (to.kind == Kind::pipe || hung_up) return job_.machine.fail(Cause(EPIPE), Side::sink);
+    job_.ignore_sink = true;  // a message in the socket's error queue, which is the caller's
+    job_.machine.on_ready(false);
+  }
+
+  // Pages that were sent with MSG_ZEROCOPY are the caller's again when their completions are here.
+  void wait_for_completions() noexcept {
+    auto& sends = job_.tools.zerocopy_sends();
+    bool learned = true;  // a wake-up without a completion: an error or a hang-up stands
+    for (sends.reap(); sends.outstanding() > 0; sends.reap()) {
+      const std::uint64_t before = sends.outstanding();
+      Watched<1> watched;
+      watched.add(job_.to.fd, 0);
+      const Woke woke = Waiter::wait(watched, !learned, job_.limits);
+      if (woke == Woke::timed_out || woke == Woke::stopped || woke == Woke::failed || job_.machine.side() == Side::sink)
+        return;
+      sends.reap();
+      if (woke == Woke::ready && !learned && sends.outstanding() == before) return;  // the socket is dead
+      learned = woke != Woke::ready || sends.outstanding() < before;
+    }
+  }
+
+  // --- stepping ---------------------------------------------------------------------------------------------------
+
+  Step step_on(std::uint64_t most) noexcept {
+    Machine& machine = job_.machine;
+    if (!machine.is_done() && job_.limits.limited()) obey_limits();
+    if (machine.is_waiting()) machine.on_ready(false);
+    const std::uint64_t start = machine.delivered();
+    for (;;) {
+      const Action action = machine.next();
+      if (action == Action::finish) return finish_step();
+      if (machine.delivered() - start >= most) return Step::progressed;
+      if (action != Action::wait) {
+        hop(action, std::min(job_.pace.most(), most));
+      } else if (!can_go_on()) {
+        return Step::blocked;
+      }
+    }
+  }
+  // An end blocked. Looked at once more, both of them: which one it is, whether it is ready after all (an edge that a poller
+  // has had already will not come again), and whether time is up.
+  bool can_go_on() noexcept {
+    Machine& machine = job_.machine;
+    pollfd ends[2] = {{job_.from.fd, POLLIN, 0}, {job_.to.fd, POLLOUT, 0}};
+    if (::poll(ends, 2, 0) < 0) return false;
+    const bool source_ready = is_rewindable(job_.from.kind) || (ends[0].revents & ~POLLERR) != 0;
+    const bool sink_ready = (ends[1].revents & ~POLLERR) != 0;
+    if (machine.waiting_for() == Side::none) machine.wait_for(sink_ready ? Side::source : Side::sink);
+    const bool at_source = machine.waiting_for() == Side::source;
+    const bool errors = ((at_source ? ends[0] : ends[1]).revents & POLLERR) != 0;
+    // Readiness that the strategy can't use makes the machine leave it; an error that it does not see is the caller's.
+    if (((at_source ? source_ready : sink_ready) || errors) && machine.stalls() < most_looks)
+      return machine.on_ready(true), true;
+    if (at_source && can_die(job_.to) && !job_.ignore_sink && (ends[1].revents & (POLLERR | POLLHUP)) != 0)
+      return look_at_sink(), true;
+    const auto end = job_.limits.end();
+    if (job_.limits.stop_requested() || !end || Clock::now() < *end) return false;
+    machine.stop(StopReason::timed_out, Cause(Errc::timed_out), machine.waiting_for());
+    tell_progress();
+    return true;
+  }
+  static constexpr int most_looks = 8;
+
+  Step finish_step() noexcept {
+    if (job_.tools.outstanding_sends() > 0) job_.tools.zerocopy_sends().reap();
+    const bool is_final =
+        job_.machine.side() == Side::sink || job_.limits.stop_requested() || job_.limits.deadline_passed();
+    if (job_.tools.outstanding_sends() > 0 && !is_final) return Step::blocked;
+    return Step::done;
+  }
+
+  Job& job_;
+};
+
+// Runs `job` to its end, and says what happened.
+template <Kind From, Kind To>
+[[gnu::always_inline]] inline TransferResult run_blocking(Job& job) noexcept {
+  Driver<From, To> driver(job);
+  driver.begin();
+  driver.run();
+  return Mover<From, To>(job).conclude();
+}
+
+}  // namespace zerocopy::inline ZEROCOPY_ABI::detail
