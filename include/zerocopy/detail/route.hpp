@@ -84,7 +84,7 @@ class RouteQuery {
     if (peer.scope != 0) add(RTA_OIF, &peer.scope, sizeof(peer.scope));
   }
 
-  // The index of the device, 0 where the kernel does not say.
+  // The index of the device, lo's for an own address; 0 where the kernel does not say.
   unsigned device() noexcept {
     const OwnedFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
     if (!fd) return 0;
@@ -94,8 +94,6 @@ class RouteQuery {
   }
 
  private:
-  static constexpr unsigned loopback_index = 1;  // in every network namespace
-
   void add(unsigned short type, const void* data, std::uint32_t n) noexcept {
     const std::uint32_t at = NLMSG_ALIGN(request_.header.nlmsg_len);
     rtattr attribute{};
@@ -108,13 +106,10 @@ class RouteQuery {
   }
   unsigned read_answer(std::size_t size) const noexcept {
     nlmsghdr header;
-    rtmsg route;
     constexpr std::size_t start = NLMSG_LENGTH(sizeof(rtmsg));
     if (size < start) return 0;
     std::memcpy(&header, answer_, sizeof(header));
     if (header.nlmsg_type != RTM_NEWROUTE || header.nlmsg_len > size) return 0;
-    std::memcpy(&route, answer_ + NLMSG_HDRLEN, sizeof(route));
-    if (route.rtm_type == RTN_LOCAL) return loopback_index;  // an own address, whatever device carries it
     rtattr attribute;
     for (std::size_t at = start; at + sizeof(attribute) <= header.nlmsg_len;) {
       std::memcpy(&attribute, answer_ + at, sizeof(attribute));
