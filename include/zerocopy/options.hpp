@@ -22,6 +22,12 @@ enum class Aliasing : std::uint8_t {
   snapshot,   ///< later writes to the source never show at the receiver
 };
 
+/// What a transfer into a tee does when one of its sinks fails.
+enum class DeadSink : std::uint8_t {
+  stop,   ///< it ends
+  go_on,  ///< the other sinks get the rest; the failure is reported at the end
+};
+
 /// What to do, and how long it may take: an aggregate for designated initializers, which name fields in this order.
 struct Options {
   /// Forces one strategy: it runs, or the transfer fails with `strategy_unavailable` and the trail says why.
@@ -45,6 +51,8 @@ struct Options {
   std::optional<std::size_t> chunk_size{};
   /// Of a `Transfer`: bytes after which one step returns `progressed`, so that others have their turn.
   std::size_t step_size = 1024 * 1024;
+  /// Of a transfer into a `tee`.
+  DeadSink dead_sink = DeadSink::stop;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI

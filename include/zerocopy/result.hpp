@@ -199,6 +199,10 @@ class TransferError : public std::system_error {
   /// Shared by the copies of the exception. Stranded bytes may be moved out of it.
   [[nodiscard]] TransferResult& result() const noexcept { return *result_; }
 
+ protected:
+  TransferError(std::shared_ptr<TransferResult> result, const std::string& what)
+      : std::system_error(result->error, what), result_(std::move(result)) {}
+
  private:
   std::shared_ptr<TransferResult> result_;  // exceptions are copied, stranded bytes are not
 };

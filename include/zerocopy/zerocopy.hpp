@@ -13,9 +13,12 @@
 #include <zerocopy/memory_file.hpp>
 #include <zerocopy/options.hpp>
 #include <zerocopy/pipe.hpp>
+#include <zerocopy/progress.hpp>
+#include <zerocopy/relay.hpp>
 #include <zerocopy/result.hpp>
 #include <zerocopy/sigpipe_guard.hpp>
 #include <zerocopy/socket.hpp>
 #include <zerocopy/stepping.hpp>
 #include <zerocopy/strategy.hpp>
+#include <zerocopy/tee.hpp>
 #include <zerocopy/transfer.hpp>

@@ -14,7 +14,6 @@
 #include <sys/wait.h>
 
 #include <grp.h>
-#include <initializer_list>
 
 namespace ends {
 
@@ -78,8 +77,8 @@ inline void become_nobody() {
   checked(::setresuid(65534, 65534, 65534), "setresuid");
 }
 
-// Makes these system calls fail with `error` from now on; for a child.
-inline void refuse(std::initializer_list<long> calls, int error) {
+// Makes these system calls fail with `error` from now on, in every thread; for a child.
+inline void refuse(const std::vector<long>& calls, int error) {
   std::vector<sock_filter> program;
   program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0));  // seccomp_data.nr
   for (const long call : calls) {
@@ -89,7 +88,8 @@ inline void refuse(std::initializer_list<long> calls, int error) {
   program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
   const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
   checked(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-  checked(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), "seccomp");
+  const long done = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter);
+  checked(static_cast<int>(done), "seccomp");
 }
 
 // A file system of its own, unmounted at the end. `ok()` is false where this process may not mount, or the tools for

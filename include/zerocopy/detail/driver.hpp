@@ -52,7 +52,23 @@ class Driver {
     if (machine.is_done() && job_.tools.outstanding_sends() > 0) return {job_.to.fd, 0, -1};  // POLLERR announces them
     if (machine.is_done() || !machine.is_waiting()) return {};
     if (machine.waiting_for() == Side::sink) return {job_.to.fd, POLLOUT, -1};
-    return {job_.from.fd, POLLIN, can_die(job_.to) && !job_.ignore_sink ? job_.to.fd : -1};
+    return {job_.from.fd, POLLIN, can_die() ? job_.to.fd : -1};
+  }
+
+  // A sink that dies while the source is silent is noticed.
+  [[nodiscard]] bool can_die() const noexcept {
+    return (job_.to.kind == Kind::pipe || job_.to.kind == Kind::socket) && !job_.ignore_sink;
+  }
+  void look_at_sink() noexcept {
+    const Cursor& to = job_.to;
+    int error = 0;
+    if (to.kind == Kind::socket && !job_.sink_is_source) (void)sys::get_option(to.fd, SOL_SOCKET, SO_ERROR, error);
+    pollfd now{to.fd, 0, 0};
+    const bool hung_up = ::poll(&now, 1, 0) == 1 && (now.revents & POLLHUP) != 0;
+    if (error != 0) return job_.machine.fail(Cause(error), Side::sink);
+    if (to.kind == Kind::pipe || hung_up) return job_.machine.fail(Cause(EPIPE), Side::sink);
+    job_.ignore_sink = true;  // a message in the socket's error queue, which is the caller's
+    job_.machine.on_ready(false);
   }
 
  private:
@@ -95,9 +111,6 @@ class Driver {
 
   // --- waiting ----------------------------------------------------------------------------------------------------
 
-  // A sink that dies while the source is silent is noticed.
-  static bool can_die(const Cursor& to) noexcept { return to.kind == Kind::pipe || to.kind == Kind::socket; }
-
   [[gnu::noinline]] void wait() noexcept {
     wait_for_end();
     if (job_.limits.paced() && job_.machine.is_done()) tell_progress();
@@ -111,7 +124,7 @@ class Driver {
     const int end = side == Side::source ? job_.from.fd : job_.to.fd;
     Watched<2> watched;
     watched.add(end, side == Side::source ? POLLIN : POLLOUT);
-    if (side == Side::source && can_die(job_.to) && !job_.ignore_sink) watched.add(job_.to.fd, 0);
+    if (side == Side::source && can_die()) watched.add(job_.to.fd, 0);
     switch (Waiter::wait(watched, job_.machine.is_stalled(), job_.limits)) {
       case Woke::ready: return watched.seen(end) != 0 ? job_.machine.on_ready(!completions) : look_at_sink();
       case Woke::retry: return job_.machine.on_ready(false);
@@ -120,18 +133,6 @@ class Driver {
       case Woke::failed: return job_.machine.fail(Cause(errno), Side::none);
     }
   }
-  void look_at_sink() noexcept {
-    const Cursor& to = job_.to;
-    int error = 0;
-    if (to.kind == Kind::socket) (void)sys::get_option(to.fd, SOL_SOCKET, SO_ERROR, error);
-    pollfd now{to.fd, 0, 0};
-    const bool hung_up = ::poll(&now, 1, 0) == 1 && (now.revents & POLLHUP) != 0;
-    if (error != 0) return job_.machine.fail(Cause(error), Side::sink);
-    if (to.kind == Kind::pipe || hung_up) return job_.machine.fail(Cause(EPIPE), Side::sink);
-    job_.ignore_sink = true;  // a message in the socket's error queue, which is the caller's
-    job_.machine.on_ready(false);
-  }
-
   // Pages that were sent with MSG_ZEROCOPY are the caller's again when their completions are here.
   void wait_for_completions() noexcept {
     auto& sends = job_.tools.zerocopy_sends();
@@ -159,9 +160,10 @@ class Driver {
     for (;;) {
       const Action action = machine.next();
       if (action == Action::finish) return finish_step();
-      if (machine.delivered() - start >= most) return Step::progressed;
+      const std::uint64_t moved = machine.delivered() - start;
+      if (moved >= most) return Step::progressed;
       if (action != Action::wait) {
-        hop(action, std::min(job_.pace.most(), most));
+        hop(action, std::min(job_.pace.most(), most - moved));
       } else if (!can_go_on()) {
         return Step::blocked;
       }
@@ -181,8 +183,7 @@ class Driver {
     // Readiness that the strategy can't use makes the machine leave it; an error that it does not see is the caller's.
     if (((at_source ? source_ready : sink_ready) || errors) && machine.stalls() < most_looks)
       return machine.on_ready(true), true;
-    if (at_source && can_die(job_.to) && !job_.ignore_sink && (ends[1].revents & (POLLERR | POLLHUP)) != 0)
-      return look_at_sink(), true;
+    if (at_source && can_die() && (ends[1].revents & (POLLERR | POLLHUP)) != 0) return look_at_sink(), true;
     const auto end = job_.limits.end();
     if (job_.limits.stop_requested() || !end || Clock::now() < *end) return false;
     machine.stop(StopReason::timed_out, Cause(Errc::timed_out), machine.waiting_for());

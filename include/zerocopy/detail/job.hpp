@@ -51,6 +51,7 @@ struct Job {
   Tools tools;
   std::uint64_t source_size = to_end;  // of a file source, where it was looked at
   bool stepped = false;                // no call may block, whatever the descriptors' flags
+  bool sink_is_source = false;         // of another job, which is to see the socket's error
   bool ignore_sink = false;            // a message of the caller's stands in its error queue
 };
 

@@ -116,12 +116,13 @@ class Machine {
 
   // A strategy that the plan rules out already.
   constexpr void pass_over(Strategy strategy, Cause cause) noexcept { trail_.add(strategy, cause); }
-  // Bytes of an earlier transfer are all that is to be delivered.
+  // Bytes of an earlier transfer are all that is to be delivered; may be said again when they are.
   constexpr void resume(std::uint64_t buffered, std::uint64_t piped) noexcept {
+    clear(done);
     set(ended);
-    consumed_ = buffered + piped;
-    buffered_ = buffered;
-    piped_ = piped;
+    consumed_ += buffered + piped;
+    buffered_ += buffered;
+    piped_ += piped;
   }
 
   // --- what to do -------------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ inline Count copy_file_range(int in, off_t* in_offset, int out, off_t* out_offse
 inline Count splice(int in, off_t* in_offset, int out, off_t* out_offset, std::uint64_t n, unsigned flags) noexcept {
   return retry([=] { return ::splice(in, in_offset, out, out_offset, clamp(n), flags); });
 }
+inline Count tee(int in, int out, std::uint64_t n) noexcept {
+  return retry([=] { return ::tee(in, out, clamp(n), SPLICE_F_NONBLOCK); });
+}
 inline Count vmsplice(int out, const void* data, std::uint64_t n, unsigned flags) noexcept {
   const iovec part{const_cast<void*>(data), clamp(n)};
   return retry([=] { return ::vmsplice(out, &part, 1, flags); });

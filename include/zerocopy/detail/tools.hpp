@@ -13,7 +13,7 @@
 
 #include <limits.h>  // PIPE_BUF
 
-#include <optional>  // what is made at first use
+#include <memory>  // std::construct_at
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
@@ -43,7 +43,7 @@ class Tools {
   Tools(const Tools&) = delete;
   Tools& operator=(const Tools&) = delete;
   [[gnu::always_inline]] ~Tools() {
-    if (resources_) resources_.reset();
+    if (has_resources_) drop_resources();
   }
 
   SigpipeBlock sigpipe;
@@ -52,7 +52,7 @@ class Tools {
   bool cut_sends = false;           // the sink is a blocking socket, and the transfer has a time limit
 
   // Whether a strategy needed anything of the following, which is made at its first use.
-  [[nodiscard]] bool has_resources() const noexcept { return resources_.has_value(); }
+  [[nodiscard]] bool has_resources() const noexcept { return has_resources_; }
   StreamCalls& stream() noexcept { return resources().stream; }
   InFlight& store() noexcept { return resources().store; }
   Window& window() noexcept { return resources().window; }
@@ -61,15 +61,25 @@ class Tools {
   Meter& meter() noexcept { return resources().meter; }
   // MSG_ZEROCOPY sends whose pages the kernel may still read.
   [[nodiscard]] std::uint64_t outstanding_sends() const noexcept {
-    return resources_ ? resources_->zerocopy_sends.outstanding() : 0;
+    return has_resources_ ? resources_.zerocopy_sends.outstanding() : 0;
   }
 
  private:
   Resources& resources() noexcept {
-    if (!resources_) resources_.emplace();
-    return *resources_;
+    if (!has_resources_) make_resources();
+    return resources_;
   }
-  std::optional<Resources> resources_;
+  // Not inlined, and no std::optional: a small transfer has none of it.
+  [[gnu::noinline]] void make_resources() noexcept {
+    std::construct_at(&resources_);
+    has_resources_ = true;
+  }
+  [[gnu::noinline]] void drop_resources() noexcept { std::destroy_at(&resources_); }
+
+  bool has_resources_ = false;
+  union {
+    Resources resources_;
+  };
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail
