@@ -586,7 +586,8 @@ inline std::string Explanation::text() const {
 
 /// What `transfer(from, to, options)` would do: the order in which it would try the strategies, why each other one is
 /// passed over, and what each one costs. It moves nothing and changes nothing: no byte, position, flag or option.
-/// `from` and `to` are what transfer takes; a gather is several transfers, so its parts are explained one by one. A Transfer
+/// `from` and `to` are what transfer takes; a gather is several transfers, so its parts are explained one by one, and so are the
+/// sinks of a tee. A Transfer
 /// goes by the same plan, but that it leaves out what it could not keep from blocking on a blocking socket.
 /// Errors: none are thrown; `error` of the explanation is what transfer would report before the first byte.
 /// Blocking: no. It makes more system calls than the plan of a transfer; the first one in a process also makes those of
@@ -594,11 +595,12 @@ inline std::string Explanation::text() const {
 template <class Source, class Sink>
 [[nodiscard]] Explanation explain(Source&& from, Sink&& to, const Options& options = {}) noexcept {
   using From = std::remove_cvref_t<Source>;
-  static_assert(sink<Sink>, "zerocopy: this type is not a sink. Sinks are those of transfer()");
+  using To = std::remove_cvref_t<Sink>;
+  static_assert(!detail::is_tee<To>, "zerocopy: a tee is several sinks: explain each one");
+  static_assert(sink<Sink> || detail::is_tee<To>, "zerocopy: this type is not a sink. Sinks are those of transfer()");
   static_assert(!detail::is_gather<From>, "zerocopy: a gather is several transfers: explain each part");
   static_assert(source<Source> || std::same_as<From, Stranded> || detail::is_gather<From>,
                 "zerocopy: this type is not a source. Sources are those of transfer()");
-  using To = std::remove_cvref_t<Sink>;
   const auto make_to = [&] { return detail::as_sink(std::as_const(to)); };
   if constexpr (std::same_as<From, Stranded>) {
     detail::Job job(
