@@ -586,9 +586,9 @@ inline std::string Explanation::text() const {
 
 /// What `transfer(from, to, options)` would do: the order in which it would try the strategies, why each other one is
 /// passed over, and what each one costs. It moves nothing and changes nothing: no byte, position, flag or option.
-/// `from` and `to` are what transfer takes; a gather is several transfers, so its parts are explained one by one, and so are the
-/// sinks of a tee. A Transfer
-/// goes by the same plan, but that it leaves out what it could not keep from blocking on a blocking socket.
+/// `from` and `to` are what transfer takes; a gather is several transfers and a tee has several sinks, so their parts are
+/// explained one by one. A Transfer goes by the same plan, but that it leaves out what it could not keep from blocking on a
+/// blocking socket.
 /// Errors: none are thrown; `error` of the explanation is what transfer would report before the first byte.
 /// Blocking: no. It makes more system calls than the plan of a transfer; the first one in a process also makes those of
 /// Capabilities::of_process. Thread safety: any thread. Rests on: rtnetlink(7), netdevice(7), fcntl(2) F_GETPIPE_SZ.
