@@ -4,6 +4,7 @@
 
 #include <zerocopy/config.hpp>
 
+#include <zerocopy/explain.hpp>   // Explanation
 #include <zerocopy/result.hpp>    // TransferResult, StopReason, Side
 #include <zerocopy/strategy.hpp>  // Strategy
 
@@ -11,6 +12,7 @@
 
 #include <iterator>     // std::back_inserter
 #include <ratio>        // std::milli
+#include <string>       // a table
 #include <string_view>  // to_string
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
@@ -50,6 +52,16 @@ struct fmt::formatter<zerocopy::TransferResult> : fmt::formatter<fmt::string_vie
     for (const zerocopy::FallbackStep step : result.trail)
       fmt::format_to(out, "; left {} ({})", step.strategy, step.error.message());
     if (result.stranded) fmt::format_to(out, "; {} bytes stranded", result.stranded->size());
+    return fmt::formatter<fmt::string_view>::format({text.data(), text.size()}, context);
+  }
+};
+
+/// The table of `Explanation::text()`, several lines; width, fill and alignment as for a string.
+template <>
+struct fmt::formatter<zerocopy::Explanation> : fmt::formatter<fmt::string_view> {
+  template <class Context>
+  auto format(const zerocopy::Explanation& explanation, Context& context) const {
+    const std::string text = explanation.text();
     return fmt::formatter<fmt::string_view>::format({text.data(), text.size()}, context);
   }
 };

@@ -1,8 +1,10 @@
 // zerocopy/zerocopy.hpp: everything but the bridges to other libraries (format.hpp).
 #pragma once
 
+#include <zerocopy/capabilities.hpp>
 #include <zerocopy/endpoint.hpp>
 #include <zerocopy/error.hpp>
+#include <zerocopy/explain.hpp>
 #include <zerocopy/fd.hpp>
 #include <zerocopy/file.hpp>
 #include <zerocopy/gather.hpp>

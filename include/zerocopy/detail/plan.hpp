@@ -7,11 +7,27 @@
 #include <zerocopy/detail/candidates.hpp>  // the table
 #include <zerocopy/detail/job.hpp>         // Job
 
+#include <array>  // Standings
+
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
 
 inline constexpr std::uint64_t promised_tail = 64 * 1024;  // what follows sendfile with a promise of more
+
+// Where a strategy stands in a plan. A transfer does not ask; explain does.
+enum class Standing : std::uint8_t {
+  in_order,
+  behind_read_write,  // in the list, but what stands before it is final
+  other_forced,
+  never_serves,  // not this pair
+  not_allowed,
+  shares_pages,  // a snapshot is wanted
+  would_block,   // no call cuts it short
+  not_worth_it,  // too few bytes
+  no_promise,    // more follows at once, which sendfile can't say
+};
+using Standings = std::array<Standing, strategy_count>;
 
 template <Kind From, Kind To>
 class Planner {
@@ -55,6 +71,15 @@ class Planner {
   [[gnu::always_inline]] bool check() noexcept {
     return check_end<From>(job_.from, Side::source) && check_end<To>(job_.to, Side::sink) && check_sink_range() &&
            check_same();
+  }
+
+  // Of every strategy, after `make`.
+  [[nodiscard]] Standings standings() noexcept {
+    const Candidates& serving = candidate_table(job_.from.kind, job_.to.kind);
+    const Struck struck = strike(serving.set);
+    Standings all;
+    for (std::size_t s = 0; s < strategy_count; ++s) all[s] = standing(static_cast<Strategy>(s), serving.set, struck);
+    return all;
   }
 
  private:
@@ -254,6 +279,20 @@ class Planner {
       // A better way that the descriptor's own flags rule out is worth telling.
       if (struck.uncuttable.contains(s)) job_.machine.pass_over(s, Cause(Errc::would_block_uncut));
     }
+  }
+
+  [[nodiscard]] Standing standing(Strategy strategy, StrategySet serving, const Struck& struck) const noexcept {
+    for (StrategyList rest = job_.machine.setup.order; !rest.empty(); rest.pop_front()) {
+      if (rest.front() == strategy) return Standing::in_order;
+      if (rest.front() == Strategy::read_write) break;
+    }
+    if (!serving.contains(strategy)) return Standing::never_serves;
+    if (struck.not_allowed.contains(strategy)) return Standing::not_allowed;
+    if (struck.shares.contains(strategy)) return Standing::shares_pages;
+    if (struck.uncuttable.contains(strategy)) return Standing::would_block;
+    if (job_.options.strategy && *job_.options.strategy != strategy) return Standing::other_forced;
+    if (struck.not_worth_it.contains(strategy)) return Standing::not_worth_it;
+    return strategy == Strategy::sendfile && leaves_promise() ? Standing::no_promise : Standing::behind_read_write;
   }
 
   // Calls into a blocking socket that no flag cuts short.
