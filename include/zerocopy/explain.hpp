@@ -226,7 +226,7 @@ class CallModeler {
     model.limit = setup.limit;
     model.pace = job_.pace;
     model.learns = job_.limits.paced();
-    model.socket_source = is_socket(job_.from.kind);
+    model.stream_source = job_.from.kind == Kind::pipe || job_.from.kind == Kind::device;
     model.ends_by_itself = is_memory(job_.from.kind) || job_.from.kind == Kind::in_flight;
     model.one_message = job_.to.kind == Kind::messages;
     set_sizes(model);

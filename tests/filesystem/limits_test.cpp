@@ -104,7 +104,8 @@ TEST_CASE("no descriptor is left for a pipe, or one: the copying way is taken, n
               const zc::OwnedFd file = temporary_file(pattern(0, size));
               const zc::OwnedFd copy = temporary_file();
               // Closes the pipes that the parent's pool had.
-              (void)zc::transfer(file.as_fd(), std::span(std::array<std::byte, 1>()), {.strategy = Strategy::read_write});
+              (void)zc::transfer(zc::FileRange(file.as_fd(), 0, 1), zc::FileRange(copy.as_fd(), 0, 1),
+                                 {.strategy = Strategy::read_write});
               std::vector<zc::OwnedFd> all = use_up_descriptors(left);
               Moved moved;
               moved.result = zc::transfer(source.one, sink.one, {.strategy = strategy}, moved.error);

@@ -29,9 +29,9 @@ struct CallModel {
   std::uint64_t next_calls = 1;  // of the next strategy, for the bytes that it takes over
   Pace pace{Options{}, false};   // what one call is asked for
   bool learns = false;           // ... and it grows, since the transfer has a time limit
-  bool socket_source = false;
-  bool ends_by_itself = false;  // memory, or bytes in flight: nothing to prove
-  bool one_message = false;     // a message is not cut into pieces
+  bool stream_source = false;    // a pipe or a device
+  bool ends_by_itself = false;   // memory, or bytes in flight: nothing to prove
+  bool one_message = false;      // a message is not cut into pieces
 
   [[nodiscard]] CallCount count(std::uint64_t bytes) const noexcept {
     CallCount calls;
@@ -82,7 +82,7 @@ struct CallModel {
     const bool cut_short =
         is_capped_by_size(strategy) && moved && !last_was_full;  // a short count is proof enough to ask
     const bool own = !looks_at_size && !cut_short;
-    const bool proof = !trusts_end(strategy, socket_source, moved);
+    const bool proof = !trusts_end(strategy, stream_source, moved);
     return (own ? 1U : 0U) + (proof ? 1U : 0U);
   }
 };
