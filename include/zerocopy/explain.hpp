@@ -330,7 +330,6 @@ class CallModeler {
   [[nodiscard]] std::uint64_t most_per_write() const noexcept {
     const Cursor& to = job_.to;
     if (to.kind == Kind::pipe) return obeys_nowait() ? to_capacity_ : std::min<std::uint64_t>(to_capacity_, PIPE_BUF);
-    if (to.kind == Kind::device && ::isatty(to.fd) == 1) return job_.tools.stream().polled_piece;
     return most;
   }
   // A FIFO refuses RWF_NOWAIT.

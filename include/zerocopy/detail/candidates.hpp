@@ -86,7 +86,6 @@ constexpr bool can_be(Kind declared, Kind found) noexcept {
 }
 
 constexpr bool may_be_socket(Kind declared) noexcept { return can_be(declared, Kind::socket); }
-constexpr bool may_be_device(Kind declared) noexcept { return can_be(declared, Kind::device); }
 
 // Every strategy that a pair of types can need: what code is generated for.
 template <Kind From, Kind To>

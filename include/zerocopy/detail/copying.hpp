@@ -11,52 +11,6 @@
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
-inline bool is_ready(int fd, short events) noexcept {
-  pollfd end{fd, events, 0};
-  return ::poll(&end, 1, 0) == 1;
-}
-
-// The flags are not for this descriptor or kernel, or a sandbox forbids the call that takes them.
-constexpr bool is_refused(sys::Count result) noexcept {
-  return result == -EOPNOTSUPP || result == -ENOSYS || result == -EPERM;
-}
-
-// Where the flags of preadv2 don't work (FIFOs, ttys, old kernels): what poll announces is there, and a writable pipe has
-// room for PIPE_BUF bytes, a writable tty for one.
-inline sys::Count polled_read(int fd, void* data, std::uint64_t n) noexcept {
-  return is_ready(fd, POLLIN) ? sys::read(fd, data, n) : -EAGAIN;
-}
-inline sys::Count polled_write(int fd, const void* data, std::uint64_t n, std::uint64_t piece) noexcept {
-  return is_ready(fd, POLLOUT) ? sys::write(fd, data, std::min(n, piece)) : -EAGAIN;
-}
-
-// Pipes, FIFOs and devices.
-inline sys::Count read_stream(int fd, void* data, std::uint64_t n, Tools& tools) noexcept {
-  int& flags = tools.stream().read_flags;
-  if (flags != 0) {
-    const sys::Count got = sys::read_flagged(fd, data, n, flags);
-    if (!is_refused(got)) return got;
-    flags = 0;
-  }
-  return polled_read(fd, data, n);
-}
-
-inline sys::Count write_stream(int fd, const void* data, std::uint64_t n, Tools& tools) noexcept {
-  int& flags = tools.stream().write_flags;
-  while (flags != 0) {  // a pipe loses RWF_NOWAIT at its first splice
-    const bool may_raise = (flags & rwf_nosignal) == 0;
-    if (may_raise) tools.sigpipe.begin(), tools.sigpipe.suspect();
-    const sys::Count put = sys::write_flagged(fd, data, n, flags);
-    if (!is_refused(put)) return put;
-    flags = may_raise ? 0 : RWF_NOWAIT;
-  }
-  tools.sigpipe.begin();
-  tools.sigpipe.suspect();
-  const sys::Count status = sys::status_flags(fd);
-  if (status >= 0 && (status & O_NONBLOCK) != 0) return sys::write(fd, data, n);
-  return polled_write(fd, data, n, tools.stream().polled_piece);
-}
-
 // Copies within this process; a page that is gone gives EFAULT instead of SIGBUS. Where a sandbox forbids process_vm_readv
 // (containers do), through a pipe.
 inline sys::Count copy_memory(void* to, const void* from, std::uint64_t n) noexcept {
@@ -77,7 +31,7 @@ inline sys::Count read_from(const Cursor& from, void* data, std::uint64_t n, Too
     case Kind::range: return sys::pread(from.fd, data, n, from.offset);
     case Kind::socket:
     case Kind::messages: return sys::recv(from.fd, data, n, MSG_DONTWAIT);
-    default: return read_stream(from.fd, data, n, tools);
+    default: return tools.stream().read(from.fd, data, n);
   }
 }
 
@@ -89,7 +43,7 @@ inline sys::Count write_to(const Cursor& to, const void* data, std::uint64_t n, 
     case Kind::messages: return sys::send(to.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
     case Kind::memory: return std::memmove(to.data, data, n), static_cast<sys::Count>(n);
     case Kind::mapping: return copy_memory(to.data, data, n);  // a page that is gone is EFAULT, not SIGBUS
-    default: return write_stream(to.fd, data, n, tools);
+    default: return tools.stream().write(to.fd, data, n, tools.sigpipe);
   }
 }
 

@@ -53,8 +53,6 @@ class Planner {
     if constexpr (can_be(From, Kind::pipe))
       setup.stream_source = job_.from.kind == Kind::pipe || job_.from.kind == Kind::device;
     if constexpr (is_memory(From)) setup.memory_source = true;
-    if (may_be_device(To) && job_.to.kind == Kind::device && job_.limits.limited())
-      job_.tools.stream().polled_piece = 1;  // a tty has room for one
     if (setup.limit > 0) choose();
   }
 

@@ -5,13 +5,12 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/detail/cursor.hpp>  // Cursor
+#include <zerocopy/detail/reopen.hpp>  // reopen
 #include <zerocopy/fd.hpp>             // OwnedFd
 
-#include <fcntl.h>  // open
+#include <fcntl.h>  // O_DIRECT
 
-#include <array>     // the path
-#include <charconv>  // std::to_chars
-#include <utility>   // std::swap
+#include <utility>  // std::exchange
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
@@ -41,10 +40,8 @@ class SecondOpening {
   bool open(int fd) noexcept {
     const sys::Count flags = sys::status_flags(fd);
     if (flags < 0 || (flags & O_DIRECT) == 0) return false;
-    std::array<char, 32> path{"/proc/self/fd/"};
-    *std::to_chars(path.data() + 14, path.data() + path.size() - 1, fd).ptr = '\0';
     constexpr int kept = O_ACCMODE | O_APPEND | O_DSYNC | O_SYNC | O_NOATIME;
-    fd_.reset(::open(path.data(), (static_cast<int>(flags) & kept) | O_CLOEXEC));
+    fd_ = reopen(fd, static_cast<int>(flags) & kept);
     return static_cast<bool>(fd_);
   }
 

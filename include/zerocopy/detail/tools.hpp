@@ -9,24 +9,13 @@
 #include <zerocopy/detail/second_opening.hpp>  // O_DIRECT descriptors
 #include <zerocopy/detail/send_timeout.hpp>    // calls into blocking sockets, cut short
 #include <zerocopy/detail/sigpipe.hpp>         // SigpipeBlock
+#include <zerocopy/detail/stream_calls.hpp>    // pipes and devices, by copying
 #include <zerocopy/detail/window.hpp>          // the mapped part of the source
 #include <zerocopy/detail/zerocopy_sends.hpp>  // MSG_ZEROCOPY and its completions
-
-#include <limits.h>  // PIPE_BUF
 
 #include <memory>  // std::construct_at
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
-
-// Of Linux 6.18; older headers lack it, older kernels refuse it.
-inline constexpr int rwf_nosignal = 0x100;
-
-// How pipes and devices are copied from and to without blocking.
-struct StreamCalls {
-  int write_flags = RWF_NOWAIT | rwf_nosignal;  // those that the kernel has not refused
-  int read_flags = RWF_NOWAIT;
-  std::uint64_t polled_piece = PIPE_BUF;  // what fits where poll says writable
-};
 
 // What only some strategies need.
 struct Resources {
