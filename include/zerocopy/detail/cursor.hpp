@@ -37,12 +37,8 @@ constexpr const char* to_string(Kind kind) noexcept {
 
 // What a descriptor that is no socket turns out to be.
 constexpr Kind kind_of(const FileId& id) noexcept {
-  switch (id.type) {
-    case FileId::Type::pipe: return Kind::pipe;
-    case FileId::Type::other:
-    case FileId::Type::socket: return Kind::device;
-    default: return Kind::file;
-  }
+  constexpr Kind kinds[] = {Kind::file, Kind::file, Kind::file, Kind::file, Kind::pipe, Kind::device, Kind::device};
+  return kinds[static_cast<std::size_t>(id.type)];
 }
 constexpr bool is_file(Kind kind) noexcept { return kind == Kind::file || kind == Kind::range; }
 constexpr bool is_socket(Kind kind) noexcept { return kind == Kind::socket || kind == Kind::messages; }

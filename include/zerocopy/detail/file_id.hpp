@@ -11,7 +11,7 @@
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 struct FileId {
-  enum class Type : std::uint8_t { unknown, regular, block_device, pipe, socket, directory, other };
+  enum class Type : std::uint8_t { unknown, regular, block_device, directory, pipe, socket, other };
 
   dev_t device = 0;
   ino_t inode = 0;

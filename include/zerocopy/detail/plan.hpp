@@ -50,8 +50,7 @@ class Planner {
       setup.message_sink = true;
       setup.collect = job_.from.kind != Kind::messages && !is_memory(From);
     }
-    if constexpr (can_be(From, Kind::pipe))
-      setup.stream_source = job_.from.kind == Kind::pipe || job_.from.kind == Kind::device;
+    if (can_be(From, Kind::pipe) && !is_file(job_.from.kind)) setup.stream_source = !is_socket(job_.from.kind);
     if constexpr (is_memory(From)) setup.memory_source = true;
     if (setup.limit > 0) choose();
   }
