@@ -323,3 +323,343 @@ TEST_CASE("a sink that is full takes what it holds; where a length or a range as
     }
   }
 }
+
+// ---- parts that fail ----
+
+namespace {
+
+// Ends a part's promise in its middle, or before the first byte.
+struct Broken {
+  const char* what;
+  std::error_code error;  // none: end_of_source
+  std::size_t there;      // bytes of it that arrive
+  bool before_first;      // nothing moves at all
+};
+
+std::error_code errno_code(int error) { return {error, std::generic_category()}; }
+
+// Five parts, the broken one at `at`, the others good; `use` gets the gather.
+template <class Bad, class Use>
+void with_broken_at(std::size_t at, const Bad& bad, Sources& s, Use use) {
+  switch (at) {
+    case 0: return use(gather(bad, s[0].memory(), s[1].file(), s[2].pipe(), s[3].memory()));
+    case 1: return use(gather(s[0].memory(), bad, s[1].file(), s[2].pipe(), s[3].memory()));
+    case 2: return use(gather(s[0].memory(), s[1].file(), bad, s[2].pipe(), s[3].memory()));
+    case 3: return use(gather(s[0].memory(), s[1].file(), s[2].pipe(), bad, s[3].memory()));
+    default: return use(gather(s[0].memory(), s[1].file(), s[2].pipe(), s[3].memory(), bad));
+  }
+}
+constexpr Part good[] = {Part::memory, Part::file, Part::pipe, Part::memory};
+constexpr std::size_t good_sizes[] = {100, 70000, 5000, 100};
+
+template <class Bad>
+void check_broken(const Broken& broken, const Bad& bad, std::span<const std::byte> content) {
+  for (const Sink sink : {Sink::tcp, Sink::unix_stream, Sink::pipe, Sink::file, Sink::range, Sink::memory}) {
+    for (std::size_t at = 0; at < 5; ++at) {
+      INFO(broken.what << " at " << at << ", sink " << static_cast<int>(sink));
+      Sources sources(good, good_sizes);
+      std::size_t before = 0;
+      for (std::size_t i = 0; i < at && !broken.before_first; ++i) before += good_sizes[i];
+      Bytes got;
+      zc::TransferResult r;
+      with_broken_at(at, bad, sources, [&](const auto& parts) { r = move_into(sink, parts, {}, got); });
+      CHECK(r.error == broken.error);
+      CHECK(to_string(r.reason) == to_string(broken.error ? r.reason : StopReason::end_of_source));
+      if (broken.error) CHECK(to_string(r.side) == "source");
+      CHECK(r.delivered == before + broken.there);
+      CHECK(r.consumed == r.delivered);
+      CHECK(left_over(r) == 0);
+      Bytes wanted(sources.first(before).begin(), sources.first(before).end());
+      wanted.insert(wanted.end(), content.begin(), content.begin() + static_cast<std::ptrdiff_t>(broken.there));
+      CHECK(same(got, wanted));
+      CHECK(sources.wrong_after(before) == "");
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a part that can't be a source: nothing moves, wherever it stands", "[gather]") {
+  const TimeLimit limit;
+  check_broken({"no descriptor", errno_code(EBADF), 0, true}, zc::BorrowedFd(-1), {});
+  const zc::OwnedFd closed_before(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  check_broken({"a closed descriptor", errno_code(EBADF), 0, true}, zc::BorrowedFd(19999), {});
+  const zc::OwnedFd directory(checked(::open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open"));
+  check_broken({"a directory", errno_code(EISDIR), 0, true}, zc::BorrowedFd(directory.get()), {});
+  const zc::FileRange past_all(zc::BorrowedFd(closed_before.get()), std::uint64_t{1} << 63U, 1);
+  check_broken({"an offset that overflows", make_error_code(Errc::offset_overflow), 0, true}, past_all, {});
+}
+
+TEST_CASE("a part that fails when its turn comes: what stood before it has arrived", "[gather]") {
+  const TimeLimit limit;
+  const zc::OwnedFd file = temporary_file(pattern(500, 3000));
+  const zc::OwnedFd write_only = reopened(file.get(), O_WRONLY);
+  check_broken({"a file that can't be read", errno_code(EBADF), 0, false}, zc::BorrowedFd(write_only.get()), {});
+  check_broken({"a range of it", errno_code(EBADF), 0, false}, zc::FileRange(zc::BorrowedFd(write_only.get()), 0), {});
+  const zc::FileRange longer(zc::BorrowedFd(file.get()), 1000, 5000);
+  check_broken({"a range longer than its file", {}, 2000, false}, longer, pattern(1500, 2000));
+  const zc::FileRange past(zc::BorrowedFd(file.get()), 3001, 10);
+  check_broken({"a range past the end", {}, 0, false}, past, {});
+  const zc::OwnedFd cut = temporary_file(pattern(500, 90000));
+  const zc::MappedFile mapped = zc::MappedFile::map(zc::FileRange(zc::BorrowedFd(cut.get()), 0, 90000));
+  checked(::ftruncate(cut.get(), 20480), "ftruncate");
+  check_broken({"a mapping of a truncated file", make_error_code(Errc::source_truncated), 20480, false}, mapped,
+               pattern(500, 20480));
+}
+
+TEST_CASE("a file that becomes shorter in its part: truncated, at the byte where it ended", "[gather]") {
+  const TimeLimit limit;
+  for (const bool range : {false, true}) {
+    for (const std::size_t at : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
+      INFO("range " << range << ", part " << at);
+      const zc::File file(temporary_file(pattern(101, 1 << 20)));
+      FdPair pair = unix_pair();
+      set_nonblocking(pair.one.get(), true);
+      const auto head = pattern(1, 100);
+      const auto run = [&](const auto& parts, std::size_t before) {
+        zc::Transfer t(parts, pair.one, {.step_size = 4096});
+        Bytes got;
+        while (t.step() != zc::Step::done) {
+          if (t.result().delivered > before) checked(::ftruncate(file.as_fd().get(), 300000), "ftruncate");
+          const Bytes some = read_now(pair.other.get());
+          got.insert(got.end(), some.begin(), some.end());
+        }
+        const zc::TransferResult r = t.finish();
+        pair.one.reset();
+        const Bytes rest = read_to_end(pair.other.get());
+        got.insert(got.end(), rest.begin(), rest.end());
+        CHECK(r.error == Errc::source_truncated);
+        CHECK(to_string(r.reason) == "source_truncated");
+        CHECK(r.delivered == before + 300000);
+        CHECK(r.consumed == r.delivered);
+        CHECK(got.size() == r.delivered);
+        CHECK(same(std::span(got).subspan(before), pattern(101, 300000)));
+        if (!range) CHECK(file.position() == 300000);
+      };
+      const zc::FileRange part = file.range(0, 1 << 20);
+      if (at == 0) range ? run(gather(part, head, head), 0) : run(gather(file, head, head), 0);
+      if (at == 1) range ? run(gather(head, part, head), 100) : run(gather(head, file, head), 100);
+      if (at == 2) range ? run(gather(head, head, part), 200) : run(gather(head, head, file), 200);
+    }
+  }
+}
+
+// ---- sinks that stop, die or are slow ----
+
+namespace {
+
+constexpr std::size_t long_sizes[8] = {40000, 90000, 70000, 80000, 66000, 70000, 90000, 50000};
+
+// A non-blocking socket with little room, and its peer. A pipe where `kind` says so.
+FdPair narrow(Sink kind) {
+  if (kind == Sink::pipe) {
+    FdPair pair = pipe_pair();
+    std::swap(pair.one, pair.other);
+    ::fcntl(pair.one.get(), F_SETPIPE_SZ, 4096);
+    set_nonblocking(pair.one.get(), true);
+    return pair;
+  }
+  FdPair pair = kind == Sink::unix_stream ? unix_pair() : tcp_pair(4096);
+  const int small = 4096;
+  ::setsockopt(pair.one.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+  set_nonblocking(pair.one.get(), true);
+  return pair;
+}
+
+// What arrived, what is stranded and what the sources still hold are all bytes, in order.
+void check_sum(Sources& sources, zc::TransferResult& r) {
+  CHECK(r.consumed - r.delivered == left_over(r));
+  if (r.stranded) {
+    const zc::OwnedFd kept = temporary_file();
+    CHECK(zc::transfer(*r.stranded, kept).delivered == r.consumed - r.delivered);
+    CHECK(same(pread_all(kept.get()), sources.first(r.consumed).subspan(r.delivered)));
+  }
+  CHECK(sources.wrong_after(r.consumed) == "");
+}
+
+// Reads `n` bytes, or until the patience ends.
+Bytes read_exactly(int fd, std::size_t n) { return read_to_end(fd, n); }
+
+// The middle of each part of `sizes`.
+std::vector<std::size_t> middles(std::span<const std::size_t> sizes) {
+  std::vector<std::size_t> all;
+  std::size_t at = 0;
+  for (const std::size_t size : sizes) all.push_back(at + size / 2), at += size;
+  return all;
+}
+
+template <std::size_t N, class Make>
+void check_dying(const Part (&kinds)[N], Make make) {
+  for (const Sink kind : {Sink::tcp, Sink::unix_stream, Sink::pipe}) {
+    for (const std::size_t last : middles(long_sizes)) {
+      INFO("sink " << static_cast<int>(kind) << " dies after " << last);
+      Sources sources(kinds, long_sizes);
+      FdPair pair = narrow(kind);
+      if (kind == Sink::tcp) reset_at_close(pair.other.get());
+      std::thread reader([&] {
+        std::ignore = read_exactly(pair.other.get(), last);
+        pair.other.reset();
+      });
+      std::error_code ec;
+      zc::TransferResult r = zc::transfer(make(sources), pair.one, {}, ec);
+      reader.join();
+      CHECK(to_string(r.reason) == "sink_closed");
+      CHECK(ec == Errc::sink_closed);
+      CHECK(to_string(r.side) == "sink");
+      CHECK(r.delivered >= last);
+      CHECK(r.delivered < sources.total());
+      check_sum(sources, r);
+    }
+  }
+}
+template <std::size_t N, class Make>
+void check_deadline(const Part (&kinds)[N], Make make) {
+  for (const Sink kind : {Sink::tcp, Sink::unix_stream, Sink::pipe}) {
+    for (const std::size_t last : middles(long_sizes)) {
+      INFO("sink " << static_cast<int>(kind) << " is read up to " << last);
+      Sources sources(kinds, long_sizes);
+      FdPair pair = narrow(kind);
+      Bytes got;
+      std::thread reader([&] { got = read_exactly(pair.other.get(), last); });
+      std::error_code ec;
+      const auto deadline = Clock::now() + 150ms;
+      zc::TransferResult r = zc::transfer(make(sources), pair.one, {.deadline = deadline}, ec);
+      const auto late = Clock::now() - deadline;
+      reader.join();
+      CHECK(to_string(r.reason) == "timed_out");
+      CHECK(ec == std::errc::timed_out);
+      CHECK(late < 100ms);
+      CHECK(r.delivered < sources.total());
+      pair.one.reset();
+      const Bytes rest = read_to_end(pair.other.get());
+      got.insert(got.end(), rest.begin(), rest.end());
+      CHECK(same(got, sources.first(r.delivered)));
+      check_sum(sources, r);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a sink that dies in each part: what left its source and did not arrive is stranded", "[gather]") {
+  const TimeLimit limit;
+  check_dying(forwards, gather_forwards);
+  check_dying(backwards, gather_backwards);
+}
+
+TEST_CASE("a sink that stops in each part, with a deadline: exactly what was delivered arrives", "[gather]") {
+  const TimeLimit limit;
+  check_deadline(forwards, gather_forwards);
+  check_deadline(backwards, gather_backwards);
+}
+
+TEST_CASE("a gather in steps against a slow reader ends as transfer() does", "[gather]") {
+  const TimeLimit limit;
+  for (const Sink kind : {Sink::tcp, Sink::unix_stream, Sink::pipe}) {
+    for (const std::uint64_t length :
+         {zc::to_end, std::uint64_t{0}, std::uint64_t{40000}, std::uint64_t{250000}, std::uint64_t{600000}}) {
+      INFO("sink " << static_cast<int>(kind) << ", length " << length);
+      Sources twin(forwards, long_sizes);
+      Sources sources(forwards, long_sizes);
+      FdPair whole = narrow(kind);
+      FdPair stepped = narrow(kind);
+      Drainer drainer(whole.other.get());
+      const zc::TransferResult a = zc::transfer(gather_forwards(twin), whole.one, {.length = length});
+      whole.one.reset();
+
+      zc::Transfer t(gather_forwards(sources), stepped.one, {.length = length, .step_size = 10000});
+      const FdState before = FdState::of(stepped.one.get());
+      Bytes got;
+      std::array<std::byte, 5000> some;
+      std::uint64_t last = 0;
+      for (int turns = 0; t.step() != zc::Step::done; ++turns) {
+        REQUIRE(turns < 100000);
+        REQUIRE(t.result().delivered >= last);
+        REQUIRE(t.result().delivered - last <= 10000 + 65536);
+        last = t.result().delivered;
+        if (!wait_for(stepped.other.get(), POLLIN, Clock::now() + 1ms)) continue;
+        const ssize_t n = ::read(stepped.other.get(), some.data(), some.size());
+        if (n > 0) got.insert(got.end(), some.begin(), some.begin() + n);
+      }
+      const zc::TransferResult b = t.finish();
+      CHECK(before == FdState::of(stepped.one.get()));
+      stepped.one.reset();
+      const Bytes rest = read_to_end(stepped.other.get());
+      got.insert(got.end(), rest.begin(), rest.end());
+      CHECK(a.delivered == b.delivered);
+      CHECK(a.consumed == b.consumed);
+      CHECK(to_string(a.reason) == to_string(b.reason));
+      CHECK(a.error == b.error);
+      CHECK(to_string(a.side) == to_string(b.side));
+      CHECK(a.strategy == b.strategy);
+      CHECK(a.trail.size() == b.trail.size());
+      CHECK(left_over(a) == left_over(b));
+      CHECK(same(got, drainer.bytes()));
+      CHECK(same(got, sources.first(b.delivered)));
+      CHECK(sources.wrong_after(b.consumed) == "");
+      CHECK(twin.wrong_after(a.consumed) == "");
+    }
+  }
+}
+
+TEST_CASE("a Transfer of a gather that is given up in each part hands out what is in flight", "[gather]") {
+  const TimeLimit limit;
+  for (const Sink kind : {Sink::tcp, Sink::unix_stream, Sink::pipe}) {
+    for (const std::size_t last : middles(long_sizes)) {
+      INFO("sink " << static_cast<int>(kind) << ", given up after " << last);
+      Sources sources(backwards, long_sizes);
+      FdPair pair = narrow(kind);
+      zc::Transfer t(gather_backwards(sources), pair.one, {.step_size = 4096});
+      Bytes got;
+      const auto until = Clock::now() + patience;
+      while (t.result().delivered < last && Clock::now() < until && t.step() != zc::Step::done) {
+        const Bytes some = read_now(pair.other.get());
+        got.insert(got.end(), some.begin(), some.end());
+      }
+      zc::TransferResult r = t.finish();
+      CHECK(to_string(r.reason) == "would_block");
+      CHECK(r.delivered >= last);
+      pair.one.reset();
+      const Bytes rest = read_to_end(pair.other.get());
+      got.insert(got.end(), rest.begin(), rest.end());
+      CHECK(same(got, sources.first(r.delivered)));
+      check_sum(sources, r);
+    }
+  }
+}
+
+// ---- progress ----
+
+TEST_CASE("progress over a gather counts all parts, against a total that is known or not", "[gather]") {
+  const TimeLimit limit;
+  for (const bool known : {true, false}) {
+    for (const std::uint64_t length : {zc::to_end, std::uint64_t{300000}}) {
+      for (const Sink kind : every_sink) {
+        INFO("known " << known << ", length " << length << ", sink " << static_cast<int>(kind));
+        constexpr Part kinds[] = {Part::memory, Part::file, Part::pipe, Part::range, Part::mapped};
+        const std::size_t sizes[] = {100, 400000, known ? 0U : 50000U, 300000, 70000};
+        Sources s(kinds, sizes);
+        std::vector<zc::ProgressReport> heard;
+        auto hear = [&](const zc::ProgressReport& report) { heard.push_back(report); };
+        const zc::Options options{.length = length, .on_progress = {hear, 0ns}, .chunk_size = 32768};
+        Bytes got;
+        const zc::TransferResult r =
+            known ? move_into(kind, gather(s[0].memory(), s[1].file(), s[3].range(), s[4].mapped()), options, got)
+                  : move_into(kind, gather(s[0].memory(), s[1].file(), s[2].pipe(), s[3].range(), s[4].mapped()),
+                              options, got);
+        const std::uint64_t all = std::min<std::uint64_t>(s.total(), length);
+        CHECK(r.delivered == all);
+        CHECK(same(got, s.first(all)));
+        REQUIRE(heard.size() > 3);
+        std::uint64_t last = 0;
+        for (const zc::ProgressReport& report : heard) {
+          CHECK(report.bytes >= last);
+          last = report.bytes;
+          if (known) CHECK(report.total == all);
+          if (!known && length == zc::to_end) CHECK(report.total == std::nullopt);
+        }
+        CHECK(heard.back().bytes == all);
+      }
+    }
+  }
+}
