@@ -687,3 +687,294 @@ TEST_CASE("the total of a gather is that of its ranges, of the length, of what t
   const auto huge = file.range(0, INT64_MAX);
   CHECK(total_of(gather(huge, huge, huge), 5000, zc::to_end) == 5000);
 }
+
+// ---- packets, tails, corks ----
+
+namespace {
+
+// tcpi_data_segs_out (Linux 4.6): <netinet/tcp.h> ends its tcp_info before it, and <linux/tcp.h> can't be included beside.
+unsigned segments_out(int fd) {
+  std::array<std::byte, 256> info{};
+  socklen_t size = info.size();
+  checked(::getsockopt(fd, IPPROTO_TCP, TCP_INFO, info.data(), &size), "TCP_INFO");
+  REQUIRE(size >= 160);
+  unsigned count = 0;
+  std::memcpy(&count, info.data() + 156, sizeof count);
+  return count;
+}
+
+// Loopback with segments of about 1000 bytes, and a window that has grown: what is sent then goes at once.
+FdPair small_segments(bool no_delay) {
+  const int segment = 1000;
+  zc::OwnedFd listener(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  ::setsockopt(listener.get(), IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  checked(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), "bind");
+  checked(::listen(listener.get(), 1), "listen");
+  checked(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), "getsockname");
+  FdPair pair;
+  pair.one.reset(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  ::setsockopt(pair.one.get(), IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+  checked(::connect(pair.one.get(), reinterpret_cast<sockaddr*>(&address), size), "connect");
+  pair.other.reset(checked(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC), "accept"));
+  const int on = 1;
+  ::setsockopt(pair.one.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  for (int i = 0; i < 8; ++i) {
+    Drainer drainer(pair.other.get(), 500000);
+    REQUIRE(write_all(pair.one.get(), pattern(0, 500000)));
+    REQUIRE(drainer.bytes().size() == 500000);
+  }
+  if (!no_delay) {
+    const int off = 0;
+    ::setsockopt(pair.one.get(), IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
+  }
+  return pair;
+}
+
+void set_cork(int fd, int on) { ::setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on); }
+
+// Segments that `send` needs for `n` bytes, which arrive whole.
+template <class Send>
+unsigned segments_of(bool no_delay, std::size_t n, std::span<const std::byte> wanted, Send send) {
+  FdPair pair = small_segments(no_delay);
+  set_nonblocking(pair.one.get(), true);
+  const unsigned before = segments_out(pair.one.get());
+  Drainer drainer(pair.other.get(), n);
+  send(pair.one);
+  CHECK(same(drainer.bytes(), wanted));
+  return segments_out(pair.one.get()) - before;
+}
+
+// Reads in a thread of its own and knows when the last byte came.
+class Clocked {
+ public:
+  Clocked(int fd, std::size_t n)
+      : thread_([this, fd, n] {
+          std::array<std::byte, 65536> block;
+          const auto until = Clock::now() + 2s;
+          while (got_ < n && wait_for(fd, POLLIN, until)) {
+            const ssize_t some = ::read(fd, block.data(), block.size());
+            if (some <= 0) break;
+            got_ += static_cast<std::size_t>(some);
+            last_ = Clock::now();
+          }
+        }) {}
+  Clocked(const Clocked&) = delete;
+  Clocked& operator=(const Clocked&) = delete;
+  ~Clocked() { join(); }
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
+  [[nodiscard]] std::size_t got() const { return got_; }
+  [[nodiscard]] Clock::time_point last() const { return last_; }
+
+ private:
+  std::size_t got_ = 0;
+  Clock::time_point last_{};
+  std::thread thread_;
+};
+
+constexpr auto prompt = 50ms;  // a tail that a timer sends takes 200
+
+// After `move(socket)` has returned, its `delivered` bytes are at the reader in 50 ms, and the socket is as it was.
+template <class Move>
+void check_prompt(std::size_t expected, Move move) {
+  for (const bool no_delay : {false, true}) {
+    for (const bool blocking : {false, true}) {
+      INFO("no_delay " << no_delay << ", blocking " << blocking);
+      FdPair pair = tcp_pair();
+      const int on = no_delay ? 1 : 0;
+      ::setsockopt(pair.one.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      set_nonblocking(pair.one.get(), !blocking);
+      const FdState before = FdState::of(pair.one.get());
+      Clocked reader(pair.other.get(), expected);
+      const zc::TransferResult r = move(pair.one);
+      const auto end = Clock::now();
+      CHECK(before == FdState::of(pair.one.get()));
+      reader.join();
+      CHECK(r.delivered == expected);
+      CHECK(reader.got() == expected);
+      CHECK(reader.last() < end + prompt);
+      // With the caller's cork on, it is still on afterwards.
+      set_cork(pair.one.get(), 1);
+      const FdState corked = FdState::of(pair.one.get());
+      Clocked again(pair.other.get(), expected);
+      CHECK(move(pair.one).delivered == expected);
+      CHECK(corked == FdState::of(pair.one.get()));
+      CHECK(option_of(pair.one.get(), IPPROTO_TCP, TCP_CORK) == 1);
+      set_cork(pair.one.get(), 0);
+      again.join();
+      CHECK(again.got() == expected);
+    }
+  }
+}
+
+const auto header = [] { return pattern(3000000, 100); };
+const auto trailer = [] { return pattern(3000100, 100); };
+
+}  // namespace
+
+TEST_CASE("no 200 ms tail: whole, cut by a length, at a part that fails, ends early or stays silent", "[gather]") {
+  const TimeLimit limit(120);
+  const zc::OwnedFd bad = reopened(temporary_file().get(), O_WRONLY);
+  for (const std::size_t n : {std::size_t{0}, std::size_t{1000}, std::size_t{65536}, std::size_t{200001}}) {
+    const zc::File file(temporary_file(pattern(0, n)));
+    const auto part = file.range(0, n);
+    std::error_code ec;
+    INFO("a file of " << n);
+    check_prompt(n + 200, [&](const auto& to) { return zc::transfer(gather(header(), part, trailer()), to, ec); });
+    check_prompt(n + 100, [&](const auto& to) { return zc::transfer(gather(header(), part), to, ec); });
+    check_prompt(n + 100, [&](const auto& to) { return zc::transfer(gather(part, trailer()), to, ec); });
+    const std::span<const std::byte> nothing;
+    check_prompt(n + 100, [&](const auto& to) { return zc::transfer(gather(header(), part, nothing), to, ec); });
+    check_prompt(n + 100, [&](const auto& to) {
+      return zc::transfer(gather(nothing, header(), nothing, part, nothing, nothing), to, ec);
+    });
+    for (const std::uint64_t length : {std::uint64_t{50}, std::uint64_t{100}, n + 99, n + 100, n + 150, n + 900}) {
+      INFO("length " << length);
+      check_prompt(std::min<std::size_t>(length, n + 200), [&](const auto& to) {
+        return zc::transfer(gather(header(), part, trailer()), to, {.length = length}, ec);
+      });
+    }
+    check_prompt(n + 100, [&](const auto& to) {
+      return zc::transfer(gather(header(), part, zc::BorrowedFd(bad.get()), trailer()), to, ec);
+    });
+    check_prompt(100, [&](const auto& to) {
+      return zc::transfer(gather(header(), zc::BorrowedFd(bad.get()), trailer()), to, ec);
+    });
+    check_prompt(n + 100, [&](const auto& to) {
+      return zc::transfer(gather(header(), file.range(0, n + 1), trailer()), to, ec);
+    });
+    const FdPair silent = pipe_pair();
+    const zc::PipeReader waits(zc::OwnedFd(::dup(silent.one.get())));
+    check_prompt(n + 100, [&](const auto& to) {
+      return zc::transfer(gather(header(), part, waits, trailer()), to, {.deadline = Clock::now() + 20ms}, ec);
+    });
+    check_prompt(n + 100, [&](const auto& to) {
+      return zc::transfer(gather(header(), part, waits, trailer()), to, {.idle_timeout = 20ms}, ec);
+    });
+    check_prompt(n + 100, [&](const auto& to) {
+      std::stop_source stop;
+      std::jthread later([&] { std::this_thread::sleep_for(20ms), stop.request_stop(); });
+      return zc::transfer(gather(header(), part, waits, trailer()), to, {.stop = stop.get_token()}, ec);
+    });
+    check_prompt(n + 100, [&](const auto& to) {
+      zc::Transfer t(gather(header(), part, waits, trailer()), to);
+      while (t.result().delivered < n + 100 || t.step() == zc::Step::progressed) {
+        if (t.step() == zc::Step::blocked && t.events() == POLLOUT) wait_for(t.fd(), POLLOUT, Clock::now() + 1s);
+      }
+      return t.finish();
+    });
+    check_prompt(n + 100, [&](const auto& to) {
+      zc::TransferResult first = zc::transfer(header(), to, {.more = true}, ec);
+      first.delivered += zc::transfer(part, to, ec).delivered;
+      return first;
+    });
+  }
+}
+
+TEST_CASE("what fits into one segment leaves as one", "[gather]") {
+  const TimeLimit limit;
+  const zc::File file(temporary_file(pattern(0, 700)));
+  Bytes wanted(header().begin(), header().end());
+  wanted.insert(wanted.end(), pattern(0, 700).begin(), pattern(0, 700).end());
+  wanted.insert(wanted.end(), trailer().begin(), trailer().end());
+  const zc::MappedFile mapped = zc::MappedFile::map(file);
+  for (const bool no_delay : {false, true}) {
+    const auto count = [&](auto send) { return segments_of(no_delay, wanted.size(), wanted, send); };
+    INFO("no_delay " << no_delay);
+    CHECK(count([&](const auto& to) { (void)zc::transfer(gather(header(), file.range(0), trailer()), to); }) == 1);
+    CHECK(count([&](const auto& to) { (void)zc::transfer(gather(header(), mapped, trailer()), to); }) == 1);
+    CHECK(count([&](const auto& to) {
+            (void)zc::transfer(header(), to, {.more = true});
+            (void)zc::transfer(file.range(0), to, {.more = true});
+            (void)zc::transfer(trailer(), to);
+          }) == 1);
+    CHECK(count([&](const auto& to) {
+            zc::Transfer t(gather(header(), file.range(0), trailer()), to);
+            while (t.step() != zc::Step::done) wait_for(t.fd(), t.events(), Clock::now() + 1s);
+          }) == 1);
+    for (const Strategy s : {Strategy::splice, Strategy::mmap_write, Strategy::read_write}) {
+      INFO(to_string(s));
+      const zc::Options only{.allow = {s, Strategy::read_write}};
+      CHECK(count([&](const auto& to) { (void)zc::transfer(gather(header(), file.range(0), trailer()), to, only); }) ==
+            1);
+    }
+  }
+}
+
+TEST_CASE("a gather under the caller's cork makes no more segments than one write under it", "[gather]") {
+  const TimeLimit limit;
+  for (const std::size_t n : {std::size_t{3000}, std::size_t{65537}, std::size_t{300000}}) {
+    const zc::File file(temporary_file(pattern(0, n)));
+    Bytes wanted(header().begin(), header().end());
+    wanted.insert(wanted.end(), pattern(0, n).begin(), pattern(0, n).end());
+    wanted.insert(wanted.end(), trailer().begin(), trailer().end());
+    for (const bool no_delay : {false, true}) {
+      INFO(n << " bytes, no_delay " << no_delay);
+      const auto corked = [&](auto move) {
+        return segments_of(no_delay, wanted.size(), wanted, [&](const auto& to) {
+          set_cork(to.get(), 1);
+          move(to);
+          set_cork(to.get(), 0);
+        });
+      };
+      const unsigned one = corked([&](const auto& to) { REQUIRE(write_all(to.get(), wanted)); });
+      CHECK(corked([&](const auto& to) { (void)zc::transfer(gather(header(), file.range(0), trailer()), to); }) <= one);
+    }
+  }
+}
+
+TEST_CASE("a gather of any size makes no more segments than one corked write", "[gather][!mayfail]") {
+  const TimeLimit limit;
+  for (const std::size_t n : {std::size_t{3000}, std::size_t{65536}, std::size_t{65537}, std::size_t{300000}}) {
+    const zc::File file(temporary_file(pattern(0, n)));
+    Bytes wanted(header().begin(), header().end());
+    wanted.insert(wanted.end(), pattern(0, n).begin(), pattern(0, n).end());
+    wanted.insert(wanted.end(), trailer().begin(), trailer().end());
+    for (const bool no_delay : {false, true}) {
+      INFO(n << " bytes, no_delay " << no_delay);
+      const auto count = [&](auto move) { return segments_of(no_delay, wanted.size(), wanted, move); };
+      const unsigned one = count([&](const auto& to) {
+        set_cork(to.get(), 1);
+        CHECK(write_all(to.get(), wanted));
+        set_cork(to.get(), 0);
+      });
+      CHECK(count([&](const auto& to) { (void)zc::transfer(gather(header(), file.range(0), trailer()), to); }) <= one);
+      CHECK(count([&](const auto& to) {
+              (void)zc::transfer(header(), to, {.more = true});
+              (void)zc::transfer(file.range(0), to, {.more = true});
+              (void)zc::transfer(trailer(), to);
+            }) <= one);
+    }
+  }
+}
+
+TEST_CASE("sendfile alone allowed or forced serves a gather too, though it can't promise", "[gather]") {
+  const TimeLimit limit;
+  for (const std::size_t n : {std::size_t{100}, std::size_t{65536}, std::size_t{65537}, std::size_t{300000}}) {
+    for (const bool forced : {false, true}) {
+      for (const bool single : {false, true}) {
+        INFO(n << " bytes, forced " << forced << ", single " << single);
+        const zc::File file(temporary_file(pattern(0, n)));
+        FdPair pair = tcp_pair();
+        set_nonblocking(pair.one.get(), true);
+        Drainer drainer(pair.other.get());
+        zc::Options options{.allow = {Strategy::sendfile}, .more = single};
+        if (forced) options = {.strategy = Strategy::sendfile, .more = single};
+        std::error_code ec;
+        const zc::TransferResult r = single ? zc::transfer(file, pair.one, options, ec)
+                                            : zc::transfer(gather(file, file.range(0)), pair.one, options, ec);
+        CHECK(ec == std::error_code());
+        CHECK(r.delivered == (single ? n : 2 * n));
+        CHECK(r.strategy == Strategy::sendfile);
+        for (const zc::FallbackStep step : r.trail) CHECK(to_string(step.strategy) != "unknown");
+        pair.one.reset();
+        CHECK(drainer.bytes().size() == (single ? n : 2 * n));
+      }
+    }
+  }
+}
