@@ -78,6 +78,7 @@ class Sequence {
     parts_.each([&]<Kind From>(const Endpoint<From>& part) noexcept { return check_part(part); });
     if (!is_done_ && size > 1 && to_.kind == Kind::messages) refuse(Errc::strategy_unavailable, Side::sink);
     if (options_.on_progress) {
+      if (!total_ && most() != to_end) total_ = most();
       told_.meter.begin(total_);
       rest_.on_progress = Progress(told_, {});
     }
@@ -91,14 +92,17 @@ class Sequence {
     if (is_sound && job.from.id.is_same_inode(job.to.id)) job.machine.fail(Cause(Errc::same_file), Side::sink);
     to_ = job.to;
     Mover<From, To> mover(job);
+    job.machine.setup.limit = job.from.left;  // what the part itself holds, where it is bounded
     if (options_.on_progress && is_sound) add(mover.total());
     if (job.machine.is_done()) sum_ = mover.report(), is_done_ = true;
     return !is_done_;
   }
   void add(std::optional<std::uint64_t> part) noexcept {
     if (!part) total_.reset();
-    if (total_) total_ = std::min(*total_ + *part, options_.length);
+    if (total_) total_ = *part < most() - *total_ ? *total_ + *part : most();  // the sum may not overflow
   }
+  // What can be asked of all parts together.
+  [[nodiscard]] std::uint64_t most() const noexcept { return std::min(options_.length, to_.left); }
   void refuse(Errc error, Side side) noexcept {
     sum_.reason = StopReason::failed;
     sum_.error = make_error_code(error);
