@@ -84,7 +84,7 @@ class Driver {
 
   [[gnu::noinline]] void begin_pace() noexcept {
     if (job_.limits.limited()) obey_limits();
-    if (job_.options.on_progress) job_.tools.meter().begin(Mover<From, To>(job_).total());
+    if (job_.options.on_progress) job_.tools.meter().begin(Diagnosis(job_).total());
   }
   // Before the first hop and between two; while waiting the waiter sees to it.
   void obey_limits() noexcept {

@@ -9,6 +9,7 @@
 #include <zerocopy/config.hpp>
 
 #include <zerocopy/detail/candidates.hpp>                // possible
+#include <zerocopy/detail/diagnosis.hpp>                 // truncation, blame
 #include <zerocopy/detail/drain.hpp>                     // drain_buffer, drain_pipe, spill
 #include <zerocopy/detail/plan.hpp>                      // Plan
 #include <zerocopy/detail/strategy/copy_file_range.hpp>  // the strategies
@@ -63,16 +64,6 @@ class Mover {
     return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink;
   }
 
-  // The bytes that there are to move, where that is known.
-  [[nodiscard]] std::optional<std::uint64_t> total() noexcept {
-    const std::uint64_t limit = job_.machine.setup.limit;
-    look_at_size();
-    if (!is_file(job_.from.kind) || job_.source_size == 0 || job_.source_size == to_end)
-      return limit == to_end ? std::nullopt : std::optional(limit);
-    const std::uint64_t at = source_position();
-    return std::min(limit, job_.source_size - std::min(job_.source_size, at));
-  }
-
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
   [[gnu::always_inline]] TransferResult conclude() noexcept {
     if (job_.from.pinned || job_.to.pinned) unpin();
@@ -110,7 +101,7 @@ class Mover {
     const std::uint64_t budget = is_message_sink() ? wanted : std::min(wanted, most);
     // What a transfer that takes more than a call is measured against, should its source become shorter.
     if constexpr (action == Action::first && (is_file(From) || From == Kind::any))
-      if (wanted > small || job_.machine.calls() > 0) look_at_size();
+      if (wanted > small || job_.machine.calls() > 0) Diagnosis(job_).look_at_size();
     if constexpr (action == Action::first) {
       first(budget);
     } else {
@@ -148,9 +139,10 @@ class Mover {
   // A hop that moved nothing.
   [[gnu::noinline]] void report(Action action, Outcome outcome) noexcept {
     if (outcome.cause.is(EINVAL) && move_around_direct(action)) return;
-    if (outcome.verdict == Verdict::blocked && action == Action::first) look_at_size();  // before a wait
-    if (outcome.side == Side::none && outcome.cause) outcome.side = blame(outcome.cause);
-    if (outcome.verdict == Verdict::end && action == Action::first && is_truncated())
+    if (outcome.verdict == Verdict::blocked && action == Action::first)
+      Diagnosis(job_).look_at_size();  // before a wait
+    if (outcome.side == Side::none && outcome.cause) outcome.side = Diagnosis(job_).blame(outcome.cause);
+    if (outcome.verdict == Verdict::end && action == Action::first && Diagnosis(job_).is_truncated())
       return job_.machine.stop(StopReason::source_truncated, Cause(Errc::source_truncated), Side::source);
     job_.machine.on(action, outcome);
   }
@@ -262,56 +254,6 @@ class Mover {
       job_.to.template advance<To>(n);
       if constexpr (action == Action::drain_buffer) job_.tools.store().take_from_buffer(n);
     }
-  }
-
-  // --- a source that became shorter -------------------------------------------------------------------------------
-
-  [[nodiscard]] std::uint64_t source_position() const noexcept {
-    if (job_.from.positioned) return job_.from.offset;
-    return static_cast<std::uint64_t>(std::max<sys::Count>(sys::seek(job_.from.fd, 0, SEEK_CUR), 0));
-  }
-  void look_at_size() noexcept {
-    if (job_.source_size != to_end || !is_file(job_.from.kind)) return;
-    struct stat file;
-    const bool has_size = job_.from.id.type != FileId::Type::block_device && sys::stat(job_.from.fd, file) == 0;
-    job_.source_size = has_size ? static_cast<std::uint64_t>(file.st_size) : 0;
-  }
-  // Longer when the transfer began, and not merely a file whose size is a lie.
-  [[nodiscard]] bool is_truncated() const noexcept {
-    if (job_.from.kind == Kind::mapping) return job_.from.left > 0;
-    if (!is_file(job_.from.kind) || job_.source_size == to_end || job_.machine.consumed() >= job_.source_size)
-      return false;
-    const sys::Count at =
-        job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
-    struct stat file;
-    if (at < 0 || sys::stat(job_.from.fd, file) < 0) return false;
-    return static_cast<std::uint64_t>(at) < job_.source_size && file.st_size <= at;
-  }
-
-  // --- which end a direct hop failed at ---------------------------------------------------------------------------
-
-  [[nodiscard]] Side blame(Cause cause) const noexcept {
-    if (is_memory(job_.from.kind)) return Side::sink;
-    // A fault is the sink's: its mapped file became shorter.
-    if (is_memory(job_.to.kind)) return cause.is(EFAULT) ? Side::sink : Side::source;
-    const bool sinks = cause.is(EPIPE) || cause.is(ENOSPC) || cause.is(EDQUOT) || cause.is(EFBIG) ||
-                       cause.is(EMSGSIZE) || cause.is(EDESTADDRREQ) || cause.is(ETXTBSY);
-    if (sinks) return Side::sink;
-    if (cause.is(EISDIR)) return Side::source;
-    if (cause.is(EBADF)) return is_readable_fd() ? Side::sink : Side::source;
-    if (is_file(job_.from.kind)) return cause.is(EIO) && !is_readable_here() ? Side::source : Side::sink;
-    if (job_.from.kind == Kind::pipe) return Side::sink;  // a pipe has nothing that could fail
-    return is_socket(job_.to.kind) ? Side::sink : Side::source;
-  }
-  [[nodiscard]] bool is_readable_fd() const noexcept {
-    const sys::Count flags = sys::status_flags(job_.from.fd);
-    return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY && (flags & O_PATH) == 0;
-  }
-  [[nodiscard]] bool is_readable_here() const noexcept {
-    const sys::Count at =
-        job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
-    std::byte one;
-    return at >= 0 && sys::pread(job_.from.fd, &one, 1, static_cast<std::uint64_t>(at)) >= 0;
   }
 
   // Whether the kernel may still read the caller's memory.

@@ -93,7 +93,7 @@ class Sequence {
     to_ = job.to;
     Mover<From, To> mover(job);
     job.machine.setup.limit = job.from.left;  // what the part itself holds, where it is bounded
-    if (options_.on_progress && is_sound) add(mover.total());
+    if (options_.on_progress && is_sound) add(Diagnosis(job).total());
     if (job.machine.is_done()) sum_ = mover.report(), is_done_ = true;
     return !is_done_;
   }
