@@ -41,9 +41,13 @@ class Driver {
     if (job_.tools.outstanding_sends() > 0) wait_for_completions();
   }
 
-  // Until an end blocks, `most` bytes are delivered, or the transfer is done. Never waits.
-  Step step(std::uint64_t most) noexcept {
-    const Step result = step_on(most);
+  // Until an end blocks, `left` bytes are delivered, or the transfer is done. Never waits. What it delivers is taken off
+  // `left`.
+  Step step(std::uint64_t& left) noexcept {
+    const std::uint64_t start = job_.machine.delivered();
+    const Step result = step_on(left);
+    const std::uint64_t moved = job_.machine.delivered() - start;
+    left -= std::min(left, moved);  // a message is not cut
     job_.tools.sigpipe.end_step();
     return result;
   }
@@ -159,9 +163,10 @@ class Driver {
     for (;;) {
       const Action action = machine.next();
       if (action == Action::finish) return finish_step();
-      if (machine.delivered() - start >= most) return Step::progressed;
+      const std::uint64_t moved = machine.delivered() - start;
+      if (moved >= most) return Step::progressed;
       if (action != Action::wait) {
-        hop(action, std::min(job_.pace.most(), most));
+        hop(action, std::min(job_.pace.most(), most - moved));
       } else if (!can_go_on()) {
         return Step::blocked;
       }
