@@ -55,7 +55,8 @@ class JobCourse final : public Course {
   }
   JobCourse(Stranded&& bytes, const Cursor& to, Options wanted) noexcept
       : JobCourse(Cursor{.kind = Kind::in_flight}, to, std::move(wanted)) {
-    StrandedAccess::lend(bytes, job_);
+    Stranded taken = std::move(bytes);  // which leaves none in `bytes`, lending would leave its count
+    StrandedAccess::lend(taken, job_);
     Driver<From, To>(job_).begin();
   }
 
