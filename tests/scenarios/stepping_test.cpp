@@ -1,0 +1,565 @@
+// Transfer, held to its promise: a step never blocks whatever the descriptors' flags are, the flags stay, the bytes are exact
+// wherever it is moved, dropped or finished, and an event loop of any kind carries it to its end.
+// The peers of the table's pairs are this thread itself, between two steps: what a step can't take, nobody else does.
+#include "catch.hpp"
+#include "support/process.hpp"
+
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <variant>
+
+using namespace ends;
+using zc::Step;
+using zc::StopReason;
+using zc::Transfer;
+using zc::TransferResult;
+
+namespace {
+
+using Random = std::minstd_rand;
+std::size_t up_to(Random& random, std::size_t most) { return random() % most + 1; }
+
+// Aborts the program when one step lasts: SIGABRT names the test. A step that merely sleeps is seen by `slept`.
+class Watchdog {
+ public:
+  static Watchdog& get() {
+    static Watchdog dog;
+    return dog;
+  }
+  Step step(Transfer& t) {
+    rusage before{};
+    rusage after{};
+    ::getrusage(RUSAGE_THREAD, &before);
+    const auto start = Clock::now();
+    since_ = start.time_since_epoch().count();
+    const Step step = t.step();
+    since_ = 0;
+    const auto took = Clock::now() - start;
+    ::getrusage(RUSAGE_THREAD, &after);
+    // Another process may take the processor (an involuntary switch); a wait is a voluntary one.
+    if (after.ru_nvcsw > before.ru_nvcsw && took > 15ms) ++slept_;
+    return step;
+  }
+  // Steps that have slept since the last question.
+  int slept() { return slept_.exchange(0); }
+
+ private:
+  Watchdog() {
+    std::thread([this] {
+      without_sigpipe();
+      for (;;) {
+        std::this_thread::sleep_for(200ms);
+        const auto since = since_.load();
+        if (since == 0 || Clock::now().time_since_epoch().count() - since < Clock::duration(8s).count()) continue;
+        std::fputs("a step has blocked for 8 seconds\n", stderr);
+        std::abort();
+      }
+    }).detach();
+  }
+  std::atomic<Clock::rep> since_ = 0;
+  std::atomic<int> slept_ = 0;
+};
+
+Step step(Transfer& t) { return Watchdog::get().step(t); }
+
+// ---- ends ----
+
+// TCP with small segments and small buffers, so that it stalls soon and no segment is merged at the sender.
+FdPair small_tcp_pair(int segment = 1000, int buffer = 16 * 1024) {
+  const zc::OwnedFd listener(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  const auto make_small = [&](int fd) {
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+    ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    ::setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  };
+  make_small(listener.get());
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  checked(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), "bind");
+  checked(::listen(listener.get(), 1), "listen");
+  checked(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), "getsockname");
+  FdPair pair;
+  pair.one.reset(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  make_small(pair.one.get());
+  checked(::connect(pair.one.get(), reinterpret_cast<sockaddr*>(&address), size), "connect");
+  pair.other.reset(checked(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC), "accept"));
+  make_small(pair.other.get());
+  return pair;
+}
+FdPair small_pipe_pair(int capacity = 4096) {
+  FdPair pair = pipe_pair();
+  ::fcntl(pair.one.get(), F_SETPIPE_SZ, capacity);
+  return pair;
+}
+FdPair small_unix_pair(int type = SOCK_STREAM, int buffer = 8 * 1024) {
+  FdPair pair = unix_pair(type);
+  ::setsockopt(pair.one.get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+  ::setsockopt(pair.other.get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+  return pair;
+}
+FdPair fifo_pair() {
+  const TempDir dir;
+  const std::string path = dir / "fifo";
+  checked(::mkfifo(path.c_str(), 0600), "mkfifo");
+  FdPair pair;
+  pair.one.reset(checked(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC), "open"));
+  pair.other.reset(checked(::open(path.c_str(), O_WRONLY | O_CLOEXEC), "open"));
+  ::fcntl(pair.one.get(), F_SETPIPE_SZ, 4096);
+  return pair;
+}
+// In memory where there is such a folder, so that no disk makes a step sleep.
+zc::OwnedFd memory_backed_file(std::span<const std::byte> bytes = {}) {
+  zc::OwnedFd fd(checked(::memfd_create("stepping", MFD_CLOEXEC), "memfd_create"));
+  pwrite_all(fd.get(), bytes, 0);
+  return fd;
+}
+
+// Bytes that an earlier transfer could not deliver: in a buffer (read_write), or in a pipe (splice).
+zc::Stranded stranded(zc::Strategy strategy, std::span<const std::byte> bytes) {
+  const FdPair source = unix_pair();
+  const FdPair full = unix_pair();
+  set_nonblocking(full.one.get(), true);
+  while (::write(full.one.get(), pattern().data(), 4096) > 0) continue;
+  std::size_t put = 0;
+  while (put < bytes.size()) {
+    const ssize_t n = ::send(source.other.get(), bytes.data() + put, bytes.size() - put, MSG_DONTWAIT);
+    if (n <= 0) throw std::runtime_error("a socket buffer is too small for this test");
+    put += static_cast<std::size_t>(n);
+  }
+  zc::Socket from(zc::OwnedFd(::dup(source.one.get())));
+  zc::Socket to(zc::OwnedFd(::dup(full.one.get())));
+  std::error_code ec;
+  TransferResult r = zc::transfer(from, to, {.strategy = strategy, .idle_timeout = 0ns}, ec);
+  if (!r.stranded) throw std::runtime_error("nothing was stranded");
+  return std::move(*r.stranded);
+}
+
+// ---- the table ----
+
+enum class From {
+  file,
+  range,
+  memory,
+  mapping,
+  pipe,
+  fifo,
+  tcp,
+  unix_stream,
+  datagram,
+  borrowed_file,
+  borrowed_pipe,
+  borrowed_tcp,
+  gather,
+  stranded_buffer,
+  stranded_pipe,
+};
+enum class To { file, range, pipe, fifo, tcp, unix_stream, memory, borrowed_file, borrowed_pipe, borrowed_tcp };
+constexpr const char* from_names[] = {"file",          "range",        "memory", "mapping",         "pipe",
+                                      "fifo",          "tcp",          "unix",   "datagram",        "borrowed file",
+                                      "borrowed pipe", "borrowed tcp", "gather", "stranded buffer", "stranded pipe"};
+constexpr const char* to_names[] = {"file", "range",  "pipe",          "fifo",          "tcp",
+                                    "unix", "memory", "borrowed file", "borrowed pipe", "borrowed tcp"};
+constexpr int froms = 15;
+constexpr int tos = 10;
+
+using Mixed = decltype(zc::gather(std::declval<std::span<const std::byte>>(), std::declval<zc::FileRange>(),
+                                  std::declval<zc::PipeReader&>()));
+using SourceHandle = std::variant<zc::File*, zc::FileRange, std::span<const std::byte>, zc::MappedFile*,
+                                  zc::PipeReader*, zc::Socket*, zc::BorrowedFd, Mixed*, zc::Stranded*>;
+using SinkHandle =
+    std::variant<zc::File*, zc::FileRange, zc::PipeWriter*, zc::Socket*, std::span<std::byte>, zc::BorrowedFd>;
+
+template <class T>
+T& named(T& end) {
+  return end;
+}
+template <class T>
+T& named(T* end) {
+  return *end;
+}
+Transfer make(const SourceHandle& from, const SinkHandle& to, const zc::Options& options) {
+  return std::visit([&](auto source, auto sink) { return Transfer(named(source), named(sink), options); }, from, to);
+}
+
+// The test's source: what is fed is the pattern from 0 on.
+class Source {
+ public:
+  Source(From kind, bool blocking, std::size_t size) : kind_(kind), total_(size) {
+    const auto all = pattern(0, size);
+    switch (kind) {
+      case From::file:
+      case From::borrowed_file:
+        file_ = std::make_unique<zc::File>(memory_backed_file(all));
+        if (kind == From::file) handle_ = file_.get();
+        if (kind == From::borrowed_file) handle_ = zc::BorrowedFd(file_->as_fd());
+        fd_ = file_->as_fd().get();
+        break;
+      case From::range:
+        file_ = std::make_unique<zc::File>(memory_backed_file());
+        fd_ = file_->as_fd().get();
+        pwrite_all(fd_, all, 777);
+        handle_ = file_->range(777, size);
+        break;
+      case From::memory: handle_ = all; break;
+      case From::mapping:
+        file_ = std::make_unique<zc::File>(memory_backed_file(all));
+        mapping_ = std::make_unique<zc::MappedFile>(zc::MappedFile::map(*file_));
+        handle_ = mapping_.get();
+        break;
+      case From::pipe: take(small_pipe_pair(), blocking), handle_ = reader_.get(); break;
+      case From::fifo: take(fifo_pair(), blocking), handle_ = reader_.get(); break;
+      case From::borrowed_pipe: take(small_pipe_pair(), blocking), handle_ = zc::BorrowedFd(fd_); break;
+      case From::tcp: take(small_tcp_pair(), blocking), handle_ = socket_.get(); break;
+      case From::borrowed_tcp: take(small_tcp_pair(), blocking), handle_ = zc::BorrowedFd(fd_); break;
+      case From::unix_stream: take(small_unix_pair(), blocking), handle_ = socket_.get(); break;
+      case From::datagram:
+        take(small_unix_pair(SOCK_DGRAM), blocking);
+        handle_ = socket_.get();
+        length = size;  // it has no end of its own
+        break;
+      case From::gather:
+        file_ = std::make_unique<zc::File>(memory_backed_file(pattern(0, 2 * size / 3)));
+        take(small_pipe_pair(), blocking);
+        fed_ = 2 * size / 3;
+        mixed_ = std::make_unique<Mixed>(
+            zc::gather(pattern(0, size / 3), file_->range(size / 3, fed_ - size / 3), *reader_));
+        handle_ = mixed_.get();
+        break;
+      case From::stranded_buffer:
+      case From::stranded_pipe:
+        stranded_ = std::make_unique<zc::Stranded>(
+            stranded(kind == From::stranded_pipe ? zc::Strategy::splice : zc::Strategy::read_write, all));
+        total_ = stranded_->size();
+        handle_ = stranded_.get();
+        break;
+    }
+    if (fd_ >= 0) state_ = FdState::of(fd_);
+  }
+
+  std::uint64_t length = zc::to_end;
+
+  [[nodiscard]] const SourceHandle& handle() const { return handle_; }
+  [[nodiscard]] std::size_t total() const { return total_; }
+  [[nodiscard]] bool is_rewindable() const { return !writer_ && !has_been_fed_ && !stranded_; }
+  [[nodiscard]] bool is_stranded() const { return stranded_ != nullptr; }
+  [[nodiscard]] const zc::Stranded& stranded_left() const { return *stranded_; }
+  [[nodiscard]] bool is_as_before() const { return fd_ < 0 || FdState::of(fd_) == state_; }
+
+  // Up to `n` bytes more, and the end after the last one.
+  void feed(std::size_t n) {
+    if (!writer_) return;
+    const std::size_t most = kind_ == From::datagram ? 2000 : SIZE_MAX;
+    has_been_fed_ = true;
+    n = std::min({n, total_ - fed_, most});
+    if (n > 0) {
+      const ssize_t put = ::write(writer_.get(), pattern().data() + fed_, n);
+      if (put > 0) fed_ += static_cast<std::size_t>(put);
+    }
+    if (fed_ == total_ && kind_ != From::datagram) writer_.reset();
+  }
+  // What was not consumed: what stands in the source now.
+  Bytes rest(std::uint64_t consumed) {
+    if (stranded_) return {};
+    if (kind_ == From::file || kind_ == From::borrowed_file) return pread_all(fd_, position_of(fd_));
+    const auto held = static_cast<std::size_t>(std::min<std::uint64_t>(consumed, total_));
+    if (is_rewindable())
+      return Bytes(pattern().begin() + static_cast<std::ptrdiff_t>(held),
+                   pattern().begin() + static_cast<std::ptrdiff_t>(total_));
+    Bytes rest;
+    const std::size_t first = kind_ == From::gather ? 2 * total_ / 3 : 0;
+    if (first > held)
+      rest.assign(pattern().begin() + static_cast<std::ptrdiff_t>(held),
+                  pattern().begin() + static_cast<std::ptrdiff_t>(first));
+    const std::size_t wanted = total_ - std::max(held, first);
+    set_nonblocking(fd_, true);
+    const auto until = Clock::now() + patience;
+    for (std::size_t got = 0; got < wanted && Clock::now() < until;) {
+      feed(SIZE_MAX);
+      if (!wait_for(fd_, POLLIN, Clock::now() + 1s)) break;
+      const Bytes more = read_now(fd_);
+      if (more.empty()) break;
+      got += more.size();
+      rest.insert(rest.end(), more.begin(), more.end());
+    }
+    return rest;
+  }
+  // The position that the kernel or the caller keeps; nothing where there is none.
+  [[nodiscard]] std::optional<std::uint64_t> position() const {
+    if (kind_ == From::file || kind_ == From::borrowed_file) return position_of(fd_);
+    return std::nullopt;
+  }
+
+ private:
+  void take(FdPair pair, bool blocking) {
+    set_nonblocking(pair.one.get(), !blocking);
+    set_nonblocking(pair.other.get(), true);
+    fd_ = pair.one.get();
+    const bool is_socket = option_of(fd_, SOL_SOCKET, SO_TYPE) >= 0;
+    if (is_socket) socket_ = std::make_unique<zc::Socket>(std::move(pair.one));
+    if (!is_socket) reader_ = std::make_unique<zc::PipeReader>(std::move(pair.one));
+    writer_ = std::move(pair.other);
+  }
+
+  From kind_;
+  std::size_t total_;
+  std::size_t fed_ = 0;
+  bool has_been_fed_ = false;
+  int fd_ = -1;
+  FdState state_;
+  SourceHandle handle_;
+  std::unique_ptr<zc::File> file_;
+  std::unique_ptr<zc::MappedFile> mapping_;
+  std::unique_ptr<zc::PipeReader> reader_;
+  std::unique_ptr<zc::Socket> socket_;
+  std::unique_ptr<Mixed> mixed_;
+  std::unique_ptr<zc::Stranded> stranded_;
+  zc::OwnedFd writer_;
+};
+
+// The test's sink, and what has come out of it.
+class Sink {
+ public:
+  Sink(To kind, bool blocking, std::size_t room) : kind_(kind) {
+    switch (kind) {
+      case To::file:
+      case To::range:
+      case To::borrowed_file:
+        file_ = std::make_unique<zc::File>(memory_backed_file());
+        fd_ = file_->as_fd().get();
+        if (kind == To::file) handle_ = file_.get();
+        if (kind == To::range) handle_ = file_->range(555), offset_ = 555;
+        if (kind == To::borrowed_file) handle_ = zc::BorrowedFd(fd_);
+        break;
+      case To::memory:
+        memory_.resize(room);
+        handle_ = std::span<std::byte>(memory_);
+        break;
+      case To::pipe: take_pipe(small_pipe_pair(), blocking), handle_ = writer_.get(); break;
+      case To::fifo: take_pipe(fifo_pair(), blocking), handle_ = writer_.get(); break;
+      case To::borrowed_pipe: take_pipe(small_pipe_pair(), blocking), handle_ = zc::BorrowedFd(fd_); break;
+      case To::tcp: take_socket(small_tcp_pair(), blocking), handle_ = socket_.get(); break;
+      case To::borrowed_tcp: take_socket(small_tcp_pair(), blocking), handle_ = zc::BorrowedFd(fd_); break;
+      case To::unix_stream: take_socket(small_unix_pair(), blocking), handle_ = socket_.get(); break;
+    }
+    if (fd_ >= 0) state_ = FdState::of(fd_);
+  }
+  [[nodiscard]] const SinkHandle& handle() const { return handle_; }
+  [[nodiscard]] bool is_as_before() const { return fd_ < 0 || FdState::of(fd_) == state_; }
+  [[nodiscard]] bool has_peer() const { return static_cast<bool>(peer_); }
+
+  // The peer reads up to `n` bytes of what is there.
+  void drain(std::size_t n) {
+    if (!peer_) return;
+    std::vector<std::byte> block(n);
+    const ssize_t got = ::read(peer_.get(), block.data(), n);
+    if (got > 0) got_.insert(got_.end(), block.begin(), block.begin() + got);
+  }
+  // All that has arrived, where `delivered` bytes were promised; one more would show too.
+  Bytes arrived(std::uint64_t delivered) {
+    if (kind_ == To::memory) return Bytes(memory_.begin(), memory_.begin() + static_cast<std::ptrdiff_t>(delivered));
+    if (!peer_) {
+      const Bytes all = pread_all(fd_, offset_);
+      return all;
+    }
+    const auto until = Clock::now() + patience;
+    while (got_.size() < delivered && wait_for(peer_.get(), POLLIN, until)) {
+      const std::size_t before = got_.size();
+      drain(1 << 16);
+      if (got_.size() == before) break;
+    }
+    drain(1 << 16);
+    return got_;
+  }
+
+ private:
+  void take_pipe(FdPair pair, bool blocking) {
+    writer_ = std::make_unique<zc::PipeWriter>(std::move(pair.other));
+    peer_ = std::move(pair.one);
+    fd_ = writer_->as_fd().get();
+    set_up(blocking);
+  }
+  void take_socket(FdPair pair, bool blocking) {
+    socket_ = std::make_unique<zc::Socket>(std::move(pair.one));
+    peer_ = std::move(pair.other);
+    fd_ = socket_->as_fd().get();
+    set_up(blocking);
+  }
+  void set_up(bool blocking) {
+    set_nonblocking(fd_, !blocking);
+    set_nonblocking(peer_.get(), true);
+  }
+
+  To kind_;
+  int fd_ = -1;
+  std::uint64_t offset_ = 0;
+  FdState state_;
+  SinkHandle handle_;
+  std::unique_ptr<zc::File> file_;
+  std::unique_ptr<zc::PipeWriter> writer_;
+  std::unique_ptr<zc::Socket> socket_;
+  Bytes memory_;
+  zc::OwnedFd peer_;
+  Bytes got_;
+};
+
+// What one run of a pair found; compared as one value, so that a million steps make few assertions.
+struct Findings {
+  std::set<std::string> wrong;
+  void unless(bool holds, const std::string& what) {
+    if (!holds) wrong.insert(what);
+  }
+  [[nodiscard]] std::string text() const {
+    std::string all;
+    for (const std::string& one : wrong) all += one + "; ";
+    return all;
+  }
+};
+
+enum class Ending { done, finished, dropped, moved_on };
+
+constexpr std::size_t table_size = 30'000;
+
+// Steps a pair while both peers stall and go on at random. Ends it at step number `last`; returns the steps that it took.
+int run_pair(From from, To to, bool source_blocks, bool sink_blocks, unsigned seed, Ending ending, int last,
+             Findings& found) {
+  Random random(seed);
+  Source source(from, source_blocks, table_size);
+  Sink sink(to, sink_blocks, source.total());
+  const std::size_t step_size = std::array<std::size_t, 3>{1 << 20, 2500, 10'000}[seed % 3];
+  const SignalState signals = SignalState::now();
+  auto t = std::make_unique<Transfer>(
+      make(source.handle(), sink.handle(), {.length = source.length, .step_size = step_size}));
+  found.unless(source.is_as_before() && sink.is_as_before(), "flags are changed by making it");
+
+  int steps = 0;
+  std::uint64_t delivered = 0;
+  std::uint64_t consumed = 0;
+  bool is_done = false;
+  const auto until = Clock::now() + patience;
+  while (steps < last && !is_done) {
+    const Step said = step(*t);
+    ++steps;
+    is_done = said == Step::done;
+    const TransferResult& r = t->result();
+    found.unless(r.delivered >= delivered && r.consumed >= r.delivered && r.delivered <= source.total(),
+                 "counts run backwards");
+    found.unless(r.delivered - delivered <= step_size, "a step has moved more than step_size");
+    found.unless(is_done == t->is_done() && is_done == (r.reason != StopReason::would_block), "done or not");
+    found.unless((said == Step::blocked) == (t->fd() >= 0), "fd() is there after blocked only");
+    found.unless(said != Step::progressed || r.delivered - delivered == step_size, "progressed without its bytes");
+    found.unless(SignalState::now() == signals, "a step changes the signal state");
+    if (from == From::gather || seed % 4 == 0)
+      found.unless(source.is_as_before() && sink.is_as_before(), "flags are changed by a step");
+    delivered = r.delivered;
+    consumed = r.consumed;
+    if (said == Step::blocked) {
+      // The peers stall now and then: to step again then is allowed and says the same.
+      if (random() % 4 != 0) source.feed(up_to(random, 7000));
+      if (random() % 4 != 0) sink.drain(up_to(random, 7000));
+      if (random() % 2 == 0) (void)wait_for(t->fd(), t->events(), Clock::now() + 1ms);
+    }
+    if (random() % 8 == 0) {  // moved into another, which held another one
+      const auto nothing = std::span<const std::byte>();
+      const auto nowhere = std::span<std::byte>();
+      auto other = std::make_unique<Transfer>(nothing, nowhere);
+      *other = std::move(*t);
+      t = std::make_unique<Transfer>(std::move(*other));
+    }
+    if (Clock::now() > until) return found.unless(false, "does not end"), steps;
+  }
+
+  TransferResult r;
+  if (ending == Ending::dropped && !is_done) {
+    t.reset();
+    // What was in flight is back in a source that can be rewound, and gone else.
+    r.delivered = delivered;
+    r.consumed = source.is_rewindable() ? delivered : consumed;
+    if (from == From::gather && consumed <= 2 * source.total() / 3) r.consumed = delivered;
+    found.unless(
+        same(source.rest(r.consumed), pattern(r.consumed, source.total() - r.consumed)) || source.is_stranded(),
+        "dropped: the source's rest");
+  } else {
+    r = t->finish();
+    found.unless(t->is_done() && step(*t) == Step::done && t->fd() == -1 && t->events() == 0 && t->sink_fd() == -1,
+                 "done is said again");
+    found.unless(!t->finish().stranded, "finished twice");
+    found.unless(r.delivered == delivered && (r.reason != StopReason::would_block) == is_done, "the result at the end");
+    found.unless(!r.error, "error: " + r.error.message());
+    if (is_done) found.unless(r.delivered == source.total() && r.reason == StopReason::complete, "not complete");
+    const std::uint64_t held = r.stranded ? r.stranded->size() : 0;
+    found.unless(r.consumed == r.delivered + held, "consumed - delivered is not what is stranded");
+    found.unless(!source.is_rewindable() || held == 0, "stranded of a source that can be rewound");
+    if (source.is_stranded()) {
+      found.unless(source.stranded_left().empty(), "a Stranded that was moved from says that it has bytes");
+      found.unless(r.consumed == source.total(), "bytes of a Stranded are lost");
+    }
+    Bytes after(held);
+    if (held > 0 && ending == Ending::moved_on) {  // into another sink, by steps
+      Sink second(To::unix_stream, sink_blocks, 0);
+      Transfer rest(*r.stranded, *std::get<zc::Socket*>(second.handle()));
+      for (int i = 0; i < 10'000 && step(rest) != Step::done; ++i) second.drain(up_to(random, 7000));
+      after = second.arrived(rest.result().delivered);
+      found.unless(rest.is_done() && !rest.result().error, "the other sink");
+    } else if (held > 0) {
+      std::error_code ec;
+      found.unless(zc::transfer(*r.stranded, std::span<std::byte>(after), ec).delivered == held, "stranded delivered");
+    }
+    found.unless(same(after, pattern(r.delivered, held)), "stranded bytes are others");
+    found.unless(
+        same(source.rest(r.consumed), pattern(r.consumed, source.total() - r.consumed)) || source.is_stranded(),
+        "the source's rest is another");
+    if (const auto at = source.position()) found.unless(*at == r.delivered || is_done, "position of the source");
+  }
+  found.unless(same(sink.arrived(r.delivered), pattern(0, r.delivered)), "arrived bytes are others");
+  found.unless(sink.is_as_before(), "flags of the sink are changed at the end");
+  found.unless(SignalState::now() == signals, "the signal state is changed at the end");
+  return steps;
+}
+
+}  // namespace
+
+TEST_CASE("every pair by steps: none blocks, flags stay, bytes are exact wherever it is finished or dropped",
+          "[stepping]") {
+  const TimeLimit limit(240);
+  std::ignore = Watchdog::get().slept();
+  for (int f = 0; f < froms; ++f) {
+    for (int s = 0; s < tos; ++s) {
+      Findings found;
+      std::string first;
+      for (unsigned flags = 0; flags < 4; ++flags) {
+        const auto run = [&](unsigned seed, Ending ending, int last) {
+          const int steps = run_pair(static_cast<From>(f), static_cast<To>(s), (flags & 1) != 0, (flags & 2) != 0, seed,
+                                     ending, last, found);
+          if (first.empty() && !found.wrong.empty())
+            first = "flags " + std::to_string(flags) + " seed " + std::to_string(seed) + " ending " +
+                    std::to_string(static_cast<int>(ending)) + " at " + std::to_string(last);
+          return steps;
+        };
+        const int steps = run(1, Ending::done, INT32_MAX);
+        // Every step number where it is few, a sample where they are many.
+        for (int k = 0; k <= steps; k += 1 + steps / 16) {
+          run(1, static_cast<Ending>(1 + (static_cast<unsigned>(k) + flags) % 3), k);
+          if (!found.wrong.empty()) break;
+        }
+        run(2 + flags, Ending::done, INT32_MAX);
+      }
+      INFO(from_names[f] << " to " << to_names[s] << ": " << first);
+      CHECK(found.text() == "");
+      CHECK(Watchdog::get().slept() == 0);
+    }
+  }
+}
