@@ -180,7 +180,9 @@ class Driver {
     if (::poll(ends, 2, 0) < 0) return false;
     const bool source_ready = is_rewindable(job_.from.kind) || (ends[0].revents & ~POLLERR) != 0;
     const bool sink_ready = (ends[1].revents & ~POLLERR) != 0;
-    if (machine.waiting_for() == Side::none) machine.wait_for(sink_ready ? Side::source : Side::sink);
+    // Without a byte in the source nothing moves, also into a sink that has room: AF_UNIX says so late, and the source's end
+    // may be all that is still to come.
+    if (machine.waiting_for() == Side::none) machine.wait_for(source_ready && !sink_ready ? Side::sink : Side::source);
     const bool at_source = machine.waiting_for() == Side::source;
     const bool errors = ((at_source ? ends[0] : ends[1]).revents & POLLERR) != 0;
     // Readiness that the strategy can't use makes the machine leave it; an error that it does not see is the caller's.
