@@ -190,18 +190,21 @@ class Driver {
       return machine.on_ready(true), true;
     if (at_source && can_die(job_.to) && !job_.ignore_sink && (ends[1].revents & (POLLERR | POLLHUP)) != 0)
       return look_at_sink(), true;
-    const auto end = job_.limits.end();
-    if (job_.limits.stop_requested() || !end || Clock::now() < *end) return false;
+    if (job_.limits.stop_requested() || !is_time_up()) return false;
     machine.stop(StopReason::timed_out, Cause(Errc::timed_out), machine.waiting_for());
     tell_progress();
     return true;
   }
   static constexpr int most_looks = 8;
 
+  // The deadline, or the idle timeout.
+  [[nodiscard]] bool is_time_up() const noexcept {
+    const auto end = job_.limits.end();
+    return end && Clock::now() >= *end;
+  }
   Step finish_step() noexcept {
     if (job_.tools.outstanding_sends() > 0) job_.tools.zerocopy_sends().reap();
-    const bool is_final =
-        job_.machine.side() == Side::sink || job_.limits.stop_requested() || job_.limits.deadline_passed();
+    const bool is_final = job_.machine.side() == Side::sink || job_.limits.stop_requested() || is_time_up();
     if (job_.tools.outstanding_sends() > 0 && !is_final) return Step::blocked;
     return Step::done;
   }
