@@ -83,15 +83,19 @@ template <Kind To, class... Ends>
 class SequenceCourse final : public Course {
  public:
   SequenceCourse(const Gather<Ends...>& from, const Cursor& to, Options wanted) noexcept
-      : Course(std::move(wanted)), sequence_(from, to, options) {}
+      : Course(std::move(wanted)), limits_(options), sequence_(from, to, options) {}
 
   Step step() noexcept override { return sequence_.go(OneStep(options)); }
   Watch watch() noexcept override { return sequence_.watch(); }
-  const Limits* limits() const noexcept override { return sequence_.limits(); }
+  const Limits* limits() const noexcept override {
+    const Limits* const of_part = sequence_.limits();
+    return of_part != nullptr ? of_part : &limits_;
+  }
   TransferResult so_far() noexcept override { return sequence_.so_far(); }
   TransferResult conclude() noexcept override { return sequence_.conclude(); }
 
  private:
+  Limits limits_;  // until the first part has begun
   Sequence<To, Ends...> sequence_;
 };
 
