@@ -160,6 +160,7 @@ class Driver {
     if (!machine.is_done() && job_.limits.limited()) obey_limits();
     if (machine.is_waiting()) machine.on_ready(false);
     const std::uint64_t start = machine.delivered();
+    Looks looks;
     for (;;) {
       const Action action = machine.next();
       if (action == Action::finish) return finish_step();
@@ -167,14 +168,19 @@ class Driver {
       if (moved >= most) return Step::progressed;
       if (action != Action::wait) {
         hop(action, std::min(job_.pace.most(), most - moved));
-      } else if (!can_go_on()) {
+      } else if (!can_go_on(looks)) {
         return Step::blocked;
       }
     }
   }
+  // How often one step has looked again.
+  struct Looks {
+    int at_ready = 0;
+    bool at_error = false;
+  };
   // An end blocked. Looked at once more, both of them: which one it is, whether it is ready after all (an edge that a poller
   // has had already will not come again), and whether time is up.
-  bool can_go_on() noexcept {
+  bool can_go_on(Looks& looks) noexcept {
     Machine& machine = job_.machine;
     pollfd ends[2] = {{job_.from.fd, POLLIN, 0}, {job_.to.fd, POLLOUT, 0}};
     if (::poll(ends, 2, 0) < 0) return false;
@@ -185,9 +191,10 @@ class Driver {
     if (machine.waiting_for() == Side::none) machine.wait_for(source_ready && !sink_ready ? Side::sink : Side::source);
     const bool at_source = machine.waiting_for() == Side::source;
     const bool errors = ((at_source ? ends[0] : ends[1]).revents & POLLERR) != 0;
-    // Readiness that the strategy can't use makes the machine leave it; an error that it does not see is the caller's.
-    if (((at_source ? source_ready : sink_ready) || errors) && machine.stalls() < most_looks)
-      return machine.on_ready(true), true;
+    // Readiness that the strategy can't use makes the machine leave it, in this step: there will be no other edge.
+    if ((at_source ? source_ready : sink_ready) && looks.at_ready++ < most_looks) return machine.on_ready(true), true;
+    // The call that is tried again sees an error; one that it does not see is the caller's message.
+    if (errors && !std::exchange(looks.at_error, true)) return machine.on_ready(false), true;
     if (at_source && can_die(job_.to) && !job_.ignore_sink && (ends[1].revents & (POLLERR | POLLHUP)) != 0)
       return look_at_sink(), true;
     if (job_.limits.stop_requested() || !is_time_up()) return false;
@@ -195,7 +202,7 @@ class Driver {
     tell_progress();
     return true;
   }
-  static constexpr int most_looks = 8;
+  static constexpr int most_looks = 255;  // more stalls than any strategy is given
 
   // The deadline, or the idle timeout.
   [[nodiscard]] bool is_time_up() const noexcept {
