@@ -563,3 +563,397 @@ TEST_CASE("every pair by steps: none blocks, flags stay, bytes are exact whereve
     }
   }
 }
+
+// ---- single promises ----
+
+namespace {
+
+zc::Socket socket_on(zc::OwnedFd& fd) { return zc::Socket(std::move(fd)); }
+// Fills what `fd` takes without blocking; returns how many bytes that was.
+std::size_t fill(int fd) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  set_nonblocking(fd, true);
+  std::size_t all = 0;
+  for (const std::size_t piece : {std::size_t{65536}, std::size_t{512}, std::size_t{1}})
+    for (ssize_t n = 0; (n = ::write(fd, pattern().data(), piece)) > 0;) all += static_cast<std::size_t>(n);
+  ::fcntl(fd, F_SETFL, flags);
+  return all;
+}
+// Steps as a poll loop does; false when `t` does not end though its own fd() and events() are polled.
+bool poll_to_end(Transfer& t, std::chrono::milliseconds patience = 10s) {
+  const auto until = Clock::now() + patience;
+  for (;;) {
+    const Step said = step(t);
+    if (said == Step::done) return true;
+    if (Clock::now() > until) return false;
+    if (said == Step::blocked && !wait_for(t.fd(), t.events(), until)) return false;
+  }
+}
+void skip_zerocopy() { WARN("skipped: this kernel refuses MSG_ZEROCOPY"); }
+auto past(std::chrono::nanoseconds time) { return Clock::now() + time; }
+
+}  // namespace
+
+TEST_CASE("step_size bounds a step over all parts of a gather, and 0 still ends", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 30'000)));
+  const auto parts = zc::gather(pattern(0, 900), file.range(900, 100), file.range(1000, 5000), pattern(6000, 4000));
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{1}, std::size_t{999}, std::size_t{1000}, std::size_t{4096}}) {
+    INFO("step_size " << size);
+    Sink sink(To::unix_stream, false, 0);
+    Transfer t(parts, *std::get<zc::Socket*>(sink.handle()), {.step_size = size});
+    std::uint64_t before = 0;
+    std::uint64_t most = 0;
+    int steps = 0;
+    for (; steps < 30'000 && step(t) != Step::done; ++steps) {
+      most = std::max(most, t.result().delivered - before);
+      before = t.result().delivered;
+      sink.drain(1 << 16);
+    }
+    CHECK(t.is_done());
+    CHECK(most <= std::max<std::size_t>(size, 1));
+    CHECK(t.result().delivered == 10'000);
+    CHECK(same(sink.arrived(10'000), pattern(0, 10'000)));
+  }
+}
+
+TEST_CASE("a transfer whose source is silent and whose sink is nearly full waits for the source", "[stepping]") {
+  // Bytes that nobody reads make an AF_UNIX sink look full long before it is. The source's end must still end it.
+  for (const bool blocking : {false, true}) {
+    INFO((blocking ? "blocking" : "not blocking"));
+    FdPair source = pipe_pair();
+    FdPair sink = unix_pair();
+    set_nonblocking(source.one.get(), !blocking);
+    set_nonblocking(sink.one.get(), !blocking);
+    REQUIRE(::fcntl(source.one.get(), F_SETPIPE_SZ, 1 << 18) > 0);
+    zc::PipeReader from(std::move(source.one));
+    zc::Socket to = socket_on(sink.one);
+    REQUIRE(write_all(source.other.get(), pattern(0, 60'000)));
+    Transfer t(from, to);
+    CHECK(step(t) == Step::blocked);
+    CHECK(t.result().delivered == 60'000);
+    CHECK(t.fd() == from.as_fd().get());
+    CHECK(t.events() == POLLIN);
+    source.other.reset();
+    CHECK(wait_for(t.fd(), t.events(), past(2s)));
+    CHECK(step(t) == Step::done);
+    CHECK(t.result().reason == StopReason::complete);
+    CHECK(same(read_now(sink.other.get()), pattern(0, 60'000)));
+  }
+}
+
+TEST_CASE("fd, events and sink_fd name the end that is waited for; a dead sink is noticed behind a silent source",
+          "[stepping]") {
+  for (const int type : {0, 1, 2}) {
+    INFO("sink " << type);
+    FdPair source = unix_pair();
+    set_nonblocking(source.one.get(), true);
+    FdPair sink = type == 0 ? pipe_pair() : type == 1 ? unix_pair() : tcp_pair();
+    if (type == 0) std::swap(sink.one, sink.other);
+    set_nonblocking(sink.one.get(), true);
+    const int to = sink.one.get();
+    zc::Socket from = socket_on(source.one);
+    const zc::BorrowedFd out(to);
+    Transfer t(from, out);
+    CHECK(step(t) == Step::blocked);
+    CHECK(t.fd() == from.as_fd().get());
+    CHECK(t.events() == POLLIN);
+    CHECK(t.sink_fd() == to);
+    CHECK(t.result().reason == StopReason::would_block);
+    if (type == 2) reset_at_close(sink.other.get());
+    sink.other.reset();
+    CHECK(wait_for(t.sink_fd(), 0, past(5s)));
+    CHECK(step(t) == Step::done);
+    CHECK(t.result().reason == StopReason::sink_closed);
+    CHECK(t.result().side == zc::Side::sink);
+    CHECK(t.fd() == -1);
+    CHECK(t.sink_fd() == -1);
+    CHECK(step(t) == Step::done);
+  }
+  // A sink that is full is waited for itself.
+  FdPair source = unix_pair();
+  FdPair sink = pipe_pair();
+  write_all(source.other.get(), pattern(0, 100));
+  fill(sink.other.get());
+  zc::Socket from = socket_on(source.one);
+  zc::PipeWriter to(std::move(sink.other));
+  Transfer t(from, to);
+  CHECK(step(t) == Step::blocked);
+  CHECK(t.fd() == to.as_fd().get());
+  CHECK(t.events() == POLLOUT);
+  CHECK(t.sink_fd() == -1);
+}
+
+TEST_CASE("a deadline, an idle timeout and a stop token end a stepped transfer at wake_at", "[stepping]") {
+  for (const bool gathered : {false, true}) {
+    INFO((gathered ? "gather" : "one source"));
+    FdPair source = pipe_pair();
+    zc::PipeReader from(std::move(source.one));
+    Bytes memory(1000);
+    const auto head = pattern(0, 0);
+    const auto make_one = [&](const zc::Options& options) {
+      if (gathered) return Transfer(zc::gather(head, from), std::span<std::byte>(memory), options);
+      return Transfer(from, std::span<std::byte>(memory), options);
+    };
+    {
+      const auto deadline = past(60ms);
+      Transfer t = make_one({.deadline = deadline});
+      CHECK((t.wake_at() == deadline));
+      CHECK(step(t) == Step::blocked);
+      CHECK((t.wake_at() == deadline));
+      CHECK(Clock::now() < deadline);
+      std::this_thread::sleep_until(*t.wake_at());
+      CHECK(step(t) == Step::done);
+      CHECK(t.result().reason == StopReason::timed_out);
+      CHECK(t.result().error == std::errc::timed_out);
+      CHECK(!t.wake_at());
+    }
+    {
+      Transfer t = make_one({.idle_timeout = 60ms});
+      REQUIRE(t.wake_at());
+      CHECK(*t.wake_at() <= past(60ms));
+      CHECK(step(t) == Step::blocked);
+      const auto first = *t.wake_at();
+      std::this_thread::sleep_for(30ms);
+      write_all(source.other.get(), pattern(0, 10));
+      CHECK(step(t) == Step::blocked);
+      REQUIRE(t.wake_at());
+      CHECK(*t.wake_at() >= first + 25ms);  // since the last byte
+      std::this_thread::sleep_until(first + 1ms);
+      CHECK(step(t) == Step::blocked);
+      std::this_thread::sleep_until(*t.wake_at());
+      CHECK(step(t) == Step::done);
+      CHECK(t.result().reason == StopReason::timed_out);
+      CHECK(t.result().delivered == 10);
+    }
+    {
+      std::stop_source stop;
+      Transfer t = make_one({.stop = stop.get_token()});
+      CHECK(!t.wake_at());
+      CHECK(step(t) == Step::blocked);
+      stop.request_stop();
+      CHECK(step(t) == Step::done);
+      CHECK(t.result().reason == StopReason::stopped);
+      CHECK(t.result().error == std::errc::operation_canceled);
+    }
+    {
+      Transfer t = make_one({.deadline = past(-1s)});
+      write_all(source.other.get(), pattern(0, 10));
+      CHECK(step(t) == Step::done);
+      CHECK(t.result().reason == StopReason::timed_out);
+      CHECK(t.result().delivered == 0);
+      CHECK(read_now(from.as_fd().get()).size() == 10);
+    }
+    {
+      Transfer t = make_one({});
+      CHECK(!t.wake_at());
+    }
+  }
+}
+
+TEST_CASE("SIGPIPE never reaches the process, the mask is as before, one that was pending stays", "[stepping]") {
+  const std::string wrong = in_child([] {
+    Wrong bad;
+    ::signal(SIGPIPE, SIG_DFL);
+    const zc::File file(memory_backed_file(pattern(0, 200'000)));
+    const auto break_it = [&](int type, bool blocking, zc::Options options) {
+      FdPair sink = type == 0 ? pipe_pair() : type == 1 ? unix_pair() : tcp_pair();
+      if (type == 0) std::swap(sink.one, sink.other);
+      set_nonblocking(sink.one.get(), !blocking);
+      const zc::BorrowedFd to(sink.one.get());
+      const SignalState before = SignalState::now();
+      const std::string what = "sink " + std::to_string(type) + (blocking ? " blocking" : "");
+      options.step_size = 1000;
+      Transfer t(file.range(0), to, options);
+      bad.unless(step(t) == Step::progressed, what + ": first step");
+      bad.unless(SignalState::now() == before, what + ": state after a step");
+      sink.other.reset();
+      Step said = Step::progressed;
+      for (int i = 0; i < 1000 && said == Step::progressed; ++i) {
+        said = step(t);
+        if (said == Step::blocked && wait_for(t.fd(), t.events(), past(1s))) said = Step::progressed;
+        bad.unless(SignalState::now() == before, what + ": state after a later step");
+      }
+      bad.unless(said == Step::done && t.result().reason == StopReason::sink_closed, what + ": not closed");
+      bad.unless(SignalState::now() == before, what + ": state at the end");
+    };
+    const auto all = [&] {
+      for (int type = 0; type < 3; ++type)
+        for (const bool blocking : {false, true})
+          for (const bool limited : {false, true}) {
+            zc::Options options;
+            if (limited) options.deadline = past(20s);
+            break_it(type, blocking, options);
+            options.allow = zc::StrategySet{zc::Strategy::read_write};
+            break_it(type, blocking, options);
+          }
+    };
+    all();
+    without_sigpipe();
+    all();
+    ::raise(SIGPIPE);
+    bad.unless(zc::detail::SigpipeBlock::is_pending(), "not pending before");
+    all();
+    bad.unless(zc::detail::SigpipeBlock::is_pending(), "not pending after");
+    return bad.text();
+  });
+  CHECK(wrong == "");
+}
+
+TEST_CASE("a stepped MSG_ZEROCOPY transfer is done when its completions are in", "[stepping]") {
+  // The peer's receive buffer is small, the send buffer large: what is accepted is not sent yet.
+  const auto run = [](const zc::Options& given, auto use) {
+    FdPair pair = tcp_pair(4096);
+    set_nonblocking(pair.one.get(), true);
+    const int large = 4 << 20;
+    ::setsockopt(pair.one.get(), SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+    zc::Socket to = socket_on(pair.one);
+    const FdState before = FdState::of(to.as_fd().get());
+    zc::Options options = given;
+    options.strategy = zc::Strategy::send_zerocopy;
+    options.aliasing = zc::Aliasing::shared;
+    {
+      Transfer t(pattern(0, 200'000), to, options);
+      use(t, pair.other.get(), to.as_fd().get());
+    }
+    CHECK((FdState::of(to.as_fd().get()) == before));
+  };
+  SECTION("it waits for them with events 0") {
+    run({}, [](Transfer& t, int peer, int fd) {
+      Step said = Step::progressed;
+      while (said == Step::progressed) said = step(t);
+      if (t.result().trail.size() > 0) return skip_zerocopy();
+      REQUIRE(t.result().delivered == 200'000);
+      CHECK(said == Step::blocked);
+      CHECK(t.fd() == fd);
+      CHECK(t.events() == 0);
+      CHECK(t.result().source_in_use);
+      CHECK(t.result().reason == StopReason::would_block);
+      CHECK(step(t) == Step::blocked);
+      Drainer drainer(peer, 200'000);
+      CHECK(poll_to_end(t));
+      CHECK(t.result().reason == StopReason::complete);
+      CHECK(!t.result().source_in_use);
+      CHECK(same(drainer.bytes(), pattern(0, 200'000)));
+    });
+  }
+  SECTION("a deadline or an idle timeout ends that wait, and says that the memory is in use") {
+    for (const bool idle : {false, true}) {
+      INFO((idle ? "idle timeout" : "deadline"));
+      zc::Options options;
+      if (idle) options.idle_timeout = 100ms;
+      if (!idle) options.deadline = past(100ms);
+      run(options, [](Transfer& t, int, int) {
+        Step said = Step::progressed;
+        while (said == Step::progressed) said = step(t);
+        if (t.result().delivered != 200'000) return skip_zerocopy();
+        CHECK(said == Step::blocked);
+        REQUIRE(t.wake_at());
+        std::this_thread::sleep_until(*t.wake_at() + 5ms);
+        CHECK(step(t) == Step::done);
+        CHECK(t.result().delivered == 200'000);
+        CHECK(t.result().source_in_use);
+      });
+    }
+  }
+  SECTION("finishing earlier says so too") {
+    run({}, [](Transfer& t, int, int) {
+      while (step(t) == Step::progressed) continue;
+      if (t.result().delivered != 200'000) return skip_zerocopy();
+      const TransferResult r = t.finish();
+      CHECK(r.delivered == 200'000);
+      CHECK(r.source_in_use);
+      CHECK(!r.stranded);
+    });
+  }
+}
+
+TEST_CASE("a forced strategy that can't use the source's readiness ends, in steps too", "[stepping]") {
+  // At an urgent mark a splice says EAGAIN though poll says readable.
+  FdPair source = tcp_pair();
+  FdPair sink = pipe_pair();
+  write_all(source.other.get(), pattern(0, 100));
+  REQUIRE(::send(source.other.get(), "!", 1, MSG_OOB) == 1);
+  write_all(source.other.get(), pattern(100, 100));
+  set_nonblocking(source.one.get(), true);
+  zc::Socket from = socket_on(source.one);
+  zc::PipeWriter to(std::move(sink.other));
+  SECTION("forced: an error, no endless loop") {
+    Transfer t(from, to, {.strategy = zc::Strategy::splice, .length = 200});
+    Step said = Step::blocked;
+    int steps = 0;
+    for (; steps < 1000 && said != Step::done && wait_for(from.as_fd().get(), POLLIN, past(2s)); ++steps)
+      said = step(t);
+    CHECK(said == Step::done);
+    CHECK(t.result().error == zc::Errc::strategy_unavailable);
+  }
+  SECTION("not forced: the bytes after it arrive, without a second edge") {
+    Transfer t(from, to, {.length = 200});
+    (void)wait_for(from.as_fd().get(), POLLIN, past(2s));
+    std::this_thread::sleep_for(50ms);  // all three have arrived
+    CHECK(step(t) == Step::done);
+    CHECK(t.result().delivered == 200);
+    CHECK(same(read_now(sink.one.get()), pattern(0, 200)));
+  }
+}
+
+TEST_CASE("what is wrong with an end shows in the first step, and moves nothing", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 100)));
+  Bytes memory(100);
+  const zc::BorrowedFd closed(-1);
+  Transfer a(closed, std::span<std::byte>(memory));
+  CHECK(!a.is_done());
+  CHECK(step(a) == Step::done);
+  CHECK(a.result().error == std::errc::bad_file_descriptor);
+  Transfer b(file, file);
+  CHECK(step(b) == Step::done);
+  CHECK(b.result().error == std::errc::invalid_argument);
+  Transfer c(file.range(0), std::span<std::byte>(memory), {.strategy = zc::Strategy::splice});
+  CHECK(step(c) == Step::done);
+  CHECK(c.result().error == zc::Errc::strategy_unavailable);
+  Transfer d(file.range(0), std::span<std::byte>(memory), {.length = 0});
+  CHECK(step(d) == Step::done);
+  CHECK(d.result().reason == StopReason::complete);
+  CHECK(d.result().calls == 0);
+  Transfer e(zc::gather(), std::span<std::byte>(memory));
+  CHECK(step(e) == Step::done);
+  CHECK(e.result().error == zc::Errc::empty_gather);
+}
+
+TEST_CASE("a blocking socket is stepped by copying, and the trail says why", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 100'000)));
+  FdPair pair = unix_pair();
+  zc::Socket to = socket_on(pair.one);
+  Transfer t(file.range(0), to);
+  Drainer drainer(pair.other.get(), 100'000);
+  CHECK(poll_to_end(t));
+  bool told = false;
+  for (const zc::FallbackStep one : t.result().trail)
+    told = told || (one.strategy == zc::Strategy::sendfile && one.error == zc::Errc::would_block_uncut);
+  CHECK(told);
+  CHECK(same(drainer.bytes(), pattern(0, 100'000)));
+  // Where it does not block, sendfile moves them.
+  FdPair second = unix_pair();
+  set_nonblocking(second.one.get(), true);
+  zc::Socket free = socket_on(second.one);
+  Transfer u(file.range(0), free);
+  Drainer other(second.other.get(), 100'000);
+  CHECK(poll_to_end(u));
+  CHECK(u.result().strategy == zc::Strategy::sendfile);
+  CHECK(same(other.bytes(), pattern(0, 100'000)));
+}
+
+TEST_CASE("progress is told between steps and once at the end", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 100'000)));
+  Sink sink(To::unix_stream, false, 0);
+  std::vector<std::uint64_t> told;
+  auto hear = [&](const zc::ProgressReport& report) { told.push_back(report.bytes); };
+  Transfer t(file.range(0), *std::get<zc::Socket*>(sink.handle()),
+             {.on_progress = zc::Progress(hear, 0ns), .step_size = 10'000});
+  for (int i = 0; i < 1000 && step(t) != Step::done; ++i) sink.drain(1 << 16);
+  REQUIRE(t.is_done());
+  REQUIRE(!told.empty());
+  CHECK(told.back() == 100'000);
+  CHECK(std::is_sorted(told.begin(), told.end()));
+  CHECK(told.size() >= 10);
+}

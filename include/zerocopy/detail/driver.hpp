@@ -202,7 +202,7 @@ class Driver {
     tell_progress();
     return true;
   }
-  static constexpr int most_looks = 255;  // more stalls than any strategy is given
+  static constexpr int most_looks = 80;  // more stalls than any strategy is given
 
   // The deadline, or the idle timeout.
   [[nodiscard]] bool is_time_up() const noexcept {
