@@ -4,6 +4,7 @@
 #include "catch.hpp"
 #include "support/process.hpp"
 
+#include <linux/net_tstamp.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -956,4 +957,216 @@ TEST_CASE("progress is told between steps and once at the end", "[stepping]") {
   CHECK(told.back() == 100'000);
   CHECK(std::is_sorted(told.begin(), told.end()));
   CHECK(told.size() >= 10);
+}
+
+TEST_CASE("a message of the caller's in the sink's error queue costs a step nothing, and stays", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 400'000)));
+  FdPair pair = small_tcp_pair();
+  set_nonblocking(pair.one.get(), true);
+  set_nonblocking(pair.other.get(), true);
+  const int fd = pair.one.get();
+  const int stamp = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+  REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &stamp, sizeof stamp) == 0);
+  REQUIRE(::send(fd, "x", 1, 0) == 1);
+  REQUIRE(wait_for(fd, 0, past(2s)));  // the time stamp is there: POLLERR
+  const int none = 0;
+  ::setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &none, sizeof none);
+  zc::Socket to = socket_on(pair.one);
+  Transfer t(file.range(0), to);
+  Bytes got;
+  for (int i = 0; i < 10'000 && got.size() <= 400'000 && step(t) != Step::done; ++i) {
+    for (int again = 0; again < 4; ++again) CHECK(step(t) == Step::blocked);  // the peer stalls
+    const Bytes more = read_now(pair.other.get());
+    got.insert(got.end(), more.begin(), more.end());
+    (void)wait_for(pair.other.get(), POLLIN, past(5ms));
+  }
+  const Bytes rest = read_to_end(pair.other.get(), 400'001 - got.size());
+  got.insert(got.end(), rest.begin(), rest.end());
+  REQUIRE(got.size() == 400'001);
+  CHECK(same(std::span(got).subspan(1), pattern(0, 400'000)));
+  CHECK(t.result().strategy == zc::Strategy::sendfile);
+  CHECK(t.result().trail.empty());
+  pollfd errors{fd, 0, 0};
+  CHECK(::poll(&errors, 1, 0) == 1);
+}
+
+// ---- event loops ----
+
+namespace {
+
+enum class Loop { poll, select, level, edge_source_first, edge_sink_first };
+constexpr const char* loop_names[] = {"poll", "select", "level-triggered epoll", "edge-triggered epoll, source first",
+                                      "edge-triggered epoll, sink first"};
+
+// How long a loop waits for what must come: an edge that is lost shows as this, and fails.
+constexpr int lost = 10'000;
+
+// Both are level-triggered and watch what the transfer says.
+bool wait_by_poll(const Transfer& t) {
+  pollfd ends[2] = {{t.fd(), t.events(), 0}, {t.sink_fd(), 0, 0}};
+  return ::poll(ends, 2, lost) > 0;
+}
+bool wait_by_select(const Transfer& t) {
+  fd_set read;
+  fd_set write;
+  FD_ZERO(&read);
+  FD_ZERO(&write);
+  if (t.fd() >= FD_SETSIZE) throw std::runtime_error("too many descriptors for select");
+  if ((t.events() & POLLIN) != 0) FD_SET(t.fd(), &read);
+  if ((t.events() & POLLOUT) != 0) FD_SET(t.fd(), &write);
+  timeval limit{lost / 1000, 0};
+  return ::select(t.fd() + 1, &read, &write, nullptr, &limit) > 0;
+}
+bool wait_by_level(int set, const Transfer& t) {
+  epoll_event event{};
+  event.events = static_cast<std::uint32_t>(t.events());  // EPOLLIN and EPOLLOUT are POLLIN and POLLOUT
+  checked(::epoll_ctl(set, EPOLL_CTL_ADD, t.fd(), &event), "epoll_ctl");
+  const int n = ::epoll_wait(set, &event, 1, lost);
+  checked(::epoll_ctl(set, EPOLL_CTL_DEL, t.fd(), nullptr), "epoll_ctl");
+  return n > 0;
+}
+// Registered once, never looked at again: a step only after an edge.
+bool run_by_edges(Transfer& t, int source, int sink, bool source_first) {
+  const zc::OwnedFd set(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
+  const auto watch = [&](int fd, std::uint32_t events) {
+    epoll_event event{};
+    event.events = events | EPOLLET;
+    if (fd >= 0) checked(::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+  };
+  if (source_first) watch(source, EPOLLIN);
+  watch(sink, EPOLLOUT);
+  if (!source_first) watch(source, EPOLLIN);
+  for (;;) {
+    epoll_event events[2];
+    if (::epoll_wait(set.get(), events, 2, lost) <= 0) return false;
+    Step said = Step::progressed;
+    while (said == Step::progressed) said = step(t);
+    if (said == Step::done) return true;
+  }
+}
+bool run_by(Loop loop, Transfer& t, int source, int sink) {
+  if (loop >= Loop::edge_source_first) return run_by_edges(t, source, sink, loop == Loop::edge_source_first);
+  const zc::OwnedFd set(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
+  for (;;) {
+    const Step said = step(t);
+    if (said == Step::done) return true;
+    if (said == Step::progressed) continue;
+    const bool woke = loop == Loop::poll     ? wait_by_poll(t)
+                      : loop == Loop::select ? wait_by_select(t)
+                                             : wait_by_level(set.get(), t);
+    if (!woke) return false;
+  }
+}
+
+// Naps of up to 60 us now and then, so that either side is the faster one for a while.
+void nap(Random& random) {
+  if (random() % 16 == 0) ::usleep(static_cast<useconds_t>(random() % 60));
+}
+// Writes segments of 1 to 200 bytes, and closes.
+std::thread segment_writer(zc::OwnedFd fd, std::size_t bytes, unsigned seed) {
+  return std::thread([fd = std::move(fd), bytes, seed]() mutable {
+    without_sigpipe();
+    Random random(seed);
+    std::size_t most = 200;
+    for (std::size_t put = 0; put < bytes;) {
+      if (random() % 256 == 0) most = random() % 2 == 0 ? 200 : 3000;
+      const std::size_t n = std::min(up_to(random, most), bytes - put);
+      if (!write_all(fd.get(), pattern(put, n))) return;
+      put += n;
+      nap(random);
+    }
+    fd.reset();
+  });
+}
+// Reads pieces of random size, into `got`.
+std::thread piece_reader(int fd, Bytes& got, unsigned seed) {
+  return std::thread([fd, &got, seed] {
+    Random random(seed);
+    std::array<std::byte, 8192> block;
+    const auto until = Clock::now() + 2 * patience;
+    while (wait_for(fd, POLLIN, until)) {
+      const ssize_t n = ::read(fd, block.data(), up_to(random, block.size()));
+      if (n <= 0) return;
+      got.insert(got.end(), block.begin(), block.begin() + n);
+      nap(random);
+    }
+  });
+}
+FdPair loop_pair(int kind) {
+  return kind == 0 ? small_tcp_pair(536) : kind == 1 ? small_pipe_pair() : kind == 2 ? small_unix_pair() : fifo_pair();
+}
+constexpr const char* pair_names[] = {"tcp", "pipe", "unix", "fifo"};
+
+}  // namespace
+
+TEST_CASE("small segments through small pipes arrive by every kind of event loop, and no edge is lost", "[stepping]") {
+  const TimeLimit limit(240);
+  constexpr std::size_t size = 400'000;
+  for (int loop = 0; loop < 5; ++loop) {
+    for (int source_kind = 0; source_kind < 4; ++source_kind) {
+      for (int sink_kind = 0; sink_kind < 4; ++sink_kind) {
+        const auto seed = static_cast<unsigned>(loop * 16 + source_kind * 4 + sink_kind);
+        const bool source_blocks = seed % 2 != 0;
+        const bool sink_blocks = seed % 3 == 0;
+        INFO(pair_names[source_kind] << " to " << pair_names[sink_kind] << " by " << loop_names[loop]);
+        FdPair source = loop_pair(source_kind);
+        FdPair sink = loop_pair(sink_kind);
+        if (sink_kind == 1 || sink_kind == 3) std::swap(sink.one, sink.other);  // a pipe's `one` reads
+        set_nonblocking(source.one.get(), !source_blocks);
+        set_nonblocking(source.other.get(), true);
+        set_nonblocking(sink.one.get(), !sink_blocks);
+        const int flags[] = {::fcntl(source.one.get(), F_GETFL), ::fcntl(sink.one.get(), F_GETFL)};
+        Bytes got;
+        std::thread writer = segment_writer(std::move(source.other), size, seed);
+        std::thread reader = piece_reader(sink.other.get(), got, seed + 1);
+        // By their types, or as any descriptor.
+        const zc::BorrowedFd from(source.one.get());
+        const zc::BorrowedFd to(sink.one.get());
+        Transfer t(from, to, {.step_size = seed % 5 == 0 ? std::size_t{1000} : std::size_t{1} << 20});
+        const bool ended = run_by(static_cast<Loop>(loop), t, from.get(), to.get());
+        const TransferResult r = t.finish();
+        CHECK(ended);
+        CHECK(flags[0] == ::fcntl(source.one.get(), F_GETFL));
+        CHECK(flags[1] == ::fcntl(sink.one.get(), F_GETFL));
+        source.one.reset();
+        sink.one.reset();
+        writer.join();
+        reader.join();
+        CHECK(r.delivered == size);
+        CHECK(r.reason == StopReason::complete);
+        CHECK(same(got, pattern(0, size)));
+      }
+    }
+  }
+}
+
+TEST_CASE("edges are enough for a file too, and for an end that comes without a byte", "[stepping]") {
+  const zc::File file(memory_backed_file(pattern(0, 3'000'000)));
+  for (int sink_kind = 0; sink_kind < 4; ++sink_kind) {
+    INFO("to " << pair_names[sink_kind]);
+    FdPair sink = loop_pair(sink_kind);
+    if (sink_kind == 1 || sink_kind == 3) std::swap(sink.one, sink.other);
+    set_nonblocking(sink.one.get(), sink_kind % 2 == 0);
+    Bytes got;
+    std::thread reader = piece_reader(sink.other.get(), got, 7);
+    const zc::BorrowedFd to(sink.one.get());
+    Transfer t(file.range(0, 600'000), to);
+    CHECK(run_by_edges(t, -1, to.get(), false));
+    CHECK(t.finish().delivered == 600'000);
+    sink.one.reset();
+    reader.join();
+    CHECK(same(got, pattern(0, 600'000)));
+  }
+  FdPair source = pipe_pair();
+  Bytes memory(10);
+  zc::PipeReader from(std::move(source.one));
+  Transfer t(from, std::span<std::byte>(memory));
+  CHECK(step(t) == Step::blocked);
+  std::thread closer([&] {
+    ::usleep(20'000);
+    source.other.reset();
+  });
+  CHECK(run_by_edges(t, from.as_fd().get(), -1, true));
+  closer.join();
+  CHECK(t.result().reason == StopReason::complete);
 }
