@@ -990,6 +990,45 @@ TEST_CASE("a message of the caller's in the sink's error queue costs a step noth
   CHECK(::poll(&errors, 1, 0) == 1);
 }
 
+TEST_CASE("transfers that wait with nothing in flight share the pipes of their thread", "[stepping]") {
+  in_thread([] {
+    constexpr std::size_t many = 50;
+    struct Relay {
+      FdPair source = unix_pair();
+      FdPair sink = unix_pair();
+      zc::BorrowedFd from{source.one.get()};
+      zc::BorrowedFd to{sink.one.get()};
+      Relay() { set_nonblocking(source.one.get(), true), set_nonblocking(sink.one.get(), true); }
+    };
+    std::vector<Relay> relays(many);
+    std::vector<Transfer> transfers;
+    transfers.reserve(many);
+    for (Relay& relay : relays) transfers.emplace_back(relay.from, relay.to);
+    const std::size_t before = open_descriptors();
+    for (std::size_t round = 0; round < 3; ++round)
+      for (std::size_t i = 0; i < many; ++i) {
+        write_all(relays[i].source.other.get(), pattern(i, 1000));
+        CHECK(step(transfers[i]) == Step::blocked);
+        CHECK(same(read_now(relays[i].sink.other.get()), pattern(i, 1000)));
+      }
+    CHECK(transfers[0].result().strategy == zc::Strategy::splice);
+    CHECK(open_descriptors() <= before + 2);
+    // One that has bytes in flight keeps its pipe: they are its own.
+    fill(relays[0].sink.one.get());
+    write_all(relays[0].source.other.get(), pattern(0, 1000));
+    CHECK(step(transfers[0]) == Step::blocked);
+    write_all(relays[1].source.other.get(), pattern(5000, 1000));
+    CHECK(step(transfers[1]) == Step::blocked);
+    CHECK(same(read_now(relays[1].sink.other.get()), pattern(5000, 1000)));
+    CHECK(open_descriptors() <= before + 4);
+    TransferResult r = transfers[0].finish();
+    REQUIRE(r.stranded);
+    Bytes rest(1000);
+    CHECK(zc::transfer(*r.stranded, std::span<std::byte>(rest)).delivered == 1000);
+    CHECK(same(rest, pattern(0, 1000)));
+  });
+}
+
 // ---- event loops ----
 
 namespace {

@@ -49,6 +49,7 @@ class Driver {
     const std::uint64_t moved = job_.machine.delivered() - start;
     left -= std::min(left, moved);  // a message is not cut
     job_.tools.sigpipe.end_step();
+    if (result != Step::done && job_.tools.has_resources()) put_back_empty();
     return result;
   }
   [[nodiscard]] Watch watch() const noexcept {
@@ -172,6 +173,10 @@ class Driver {
         return Step::blocked;
       }
     }
+  }
+  // Between two steps a pipe and a buffer are held only for what is in them: a thread's pool serves all who hold nothing.
+  void put_back_empty() noexcept {
+    if (job_.machine.buffered() + job_.machine.piped() == 0) job_.tools.store().recycle(0);
   }
   // How often one step has looked again.
   struct Looks {
