@@ -6,20 +6,23 @@
 
 #include <zerocopy/transfer.hpp>  // sources, sinks, Sequence
 
-#include <chrono>    // wake_at
-#include <memory>    // the state
-#include <optional>  // wake_at
+#include <algorithm>  // std::max
+#include <chrono>     // wake_at
+#include <memory>     // the state
+#include <optional>   // wake_at
 
 namespace zerocopy::inline ZEROCOPY_ABI {
 
 namespace detail {
 
+// One step's share of bytes, which the parts of a gather have in common.
 struct OneStep {
   static constexpr bool steps = true;
-  std::uint64_t most = 0;
+  std::uint64_t left;
+  explicit OneStep(const Options& options) noexcept : left(std::max<std::uint64_t>(options.step_size, 1)) {}
   template <Kind From, Kind To>
-  Step operator()(Driver<From, To> driver) const noexcept {
-    return driver.step(most);
+  Step operator()(Driver<From, To> driver) noexcept {
+    return driver.step(left);
   }
 };
 
@@ -52,11 +55,12 @@ class JobCourse final : public Course {
   }
   JobCourse(Stranded&& bytes, const Cursor& to, Options wanted) noexcept
       : JobCourse(Cursor{.kind = Kind::in_flight}, to, std::move(wanted)) {
-    StrandedAccess::lend(bytes, job_);
+    Stranded taken = std::move(bytes);  // which leaves none in `bytes`, lending would leave its count
+    StrandedAccess::lend(taken, job_);
     Driver<From, To>(job_).begin();
   }
 
-  Step step() noexcept override { return Driver<From, To>(job_).step(options.step_size); }
+  Step step() noexcept override { return OneStep(options)(Driver<From, To>(job_)); }
   Watch watch() noexcept override { return Driver<From, To>(job_).watch(); }
   const Limits* limits() const noexcept override { return &job_.limits; }
   TransferResult so_far() noexcept override { return Mover<From, To>(job_).report(); }
@@ -79,15 +83,19 @@ template <Kind To, class... Ends>
 class SequenceCourse final : public Course {
  public:
   SequenceCourse(const Gather<Ends...>& from, const Cursor& to, Options wanted) noexcept
-      : Course(std::move(wanted)), sequence_(from, to, options) {}
+      : Course(std::move(wanted)), limits_(options), sequence_(from, to, options) {}
 
-  Step step() noexcept override { return sequence_.go(OneStep{options.step_size}); }
+  Step step() noexcept override { return sequence_.go(OneStep(options)); }
   Watch watch() noexcept override { return sequence_.watch(); }
-  const Limits* limits() const noexcept override { return sequence_.limits(); }
+  const Limits* limits() const noexcept override {
+    const Limits* const of_part = sequence_.limits();
+    return of_part != nullptr ? of_part : &limits_;
+  }
   TransferResult so_far() noexcept override { return sequence_.so_far(); }
   TransferResult conclude() noexcept override { return sequence_.conclude(); }
 
  private:
+  Limits limits_;  // until the first part has begun
   Sequence<To, Ends...> sequence_;
 };
 

@@ -41,10 +41,15 @@ class Driver {
     if (job_.tools.outstanding_sends() > 0) wait_for_completions();
   }
 
-  // Until an end blocks, `most` bytes are delivered, or the transfer is done. Never waits.
-  Step step(std::uint64_t most) noexcept {
-    const Step result = step_on(most);
+  // Until an end blocks, `left` bytes are delivered, or the transfer is done. Never waits. What it delivers is taken off
+  // `left`.
+  Step step(std::uint64_t& left) noexcept {
+    const std::uint64_t start = job_.machine.delivered();
+    const Step result = step_on(left);
+    const std::uint64_t moved = job_.machine.delivered() - start;
+    left -= std::min(left, moved);  // a message is not cut
     job_.tools.sigpipe.end_step();
+    if (result != Step::done && job_.tools.has_resources()) put_back_empty();
     return result;
   }
   [[nodiscard]] Watch watch() const noexcept {
@@ -157,6 +162,7 @@ class Driver {
     if (!machine.is_done() && job_.limits.limited()) obey_limits();
     if (machine.is_waiting()) machine.on_ready(false);
     const std::uint64_t start = machine.delivered();
+    Looks looks;
     for (;;) {
       const Action action = machine.next();
       if (action == Action::finish) return finish_step();
@@ -164,38 +170,53 @@ class Driver {
       if (moved >= most) return Step::progressed;
       if (action != Action::wait) {
         hop(action, std::min(job_.pace.most(), most - moved));
-      } else if (!can_go_on()) {
+      } else if (!can_go_on(looks)) {
         return Step::blocked;
       }
     }
   }
+  // Between two steps a pipe and a buffer are held only for what is in them: a thread's pool serves all who hold nothing.
+  void put_back_empty() noexcept {
+    if (job_.machine.buffered() + job_.machine.piped() == 0) job_.tools.store().recycle(0);
+  }
+  // How often one step has looked again.
+  struct Looks {
+    int at_ready = 0;
+    bool at_error = false;
+  };
   // An end blocked. Looked at once more, both of them: which one it is, whether it is ready after all (an edge that a poller
   // has had already will not come again), and whether time is up.
-  bool can_go_on() noexcept {
+  bool can_go_on(Looks& looks) noexcept {
     Machine& machine = job_.machine;
     pollfd ends[2] = {{job_.from.fd, POLLIN, 0}, {job_.to.fd, POLLOUT, 0}};
     if (::poll(ends, 2, 0) < 0) return false;
     const bool source_ready = is_rewindable(job_.from.kind) || (ends[0].revents & ~POLLERR) != 0;
     const bool sink_ready = (ends[1].revents & ~POLLERR) != 0;
-    if (machine.waiting_for() == Side::none) machine.wait_for(sink_ready ? Side::source : Side::sink);
+    // Without a byte in the source nothing moves, also into a sink that has room: AF_UNIX says so late, and the source's end
+    // may be all that is still to come.
+    if (machine.waiting_for() == Side::none) machine.wait_for(source_ready && !sink_ready ? Side::sink : Side::source);
     const bool at_source = machine.waiting_for() == Side::source;
     const bool errors = ((at_source ? ends[0] : ends[1]).revents & POLLERR) != 0;
-    // Readiness that the strategy can't use makes the machine leave it; an error that it does not see is the caller's.
-    if (((at_source ? source_ready : sink_ready) || errors) && machine.stalls() < most_looks)
-      return machine.on_ready(true), true;
+    // Readiness that the strategy can't use makes the machine leave it, in this step: there will be no other edge.
+    if ((at_source ? source_ready : sink_ready) && looks.at_ready++ < most_looks) return machine.on_ready(true), true;
+    // The call that is tried again sees an error; one that it does not see is the caller's message.
+    if (errors && !std::exchange(looks.at_error, true)) return machine.on_ready(false), true;
     if (at_source && can_die() && (ends[1].revents & (POLLERR | POLLHUP)) != 0) return look_at_sink(), true;
-    const auto end = job_.limits.end();
-    if (job_.limits.stop_requested() || !end || Clock::now() < *end) return false;
+    if (job_.limits.stop_requested() || !is_time_up()) return false;
     machine.stop(StopReason::timed_out, Cause(Errc::timed_out), machine.waiting_for());
     tell_progress();
     return true;
   }
-  static constexpr int most_looks = 8;
+  static constexpr int most_looks = 80;  // more stalls than any strategy is given
 
+  // The deadline, or the idle timeout.
+  [[nodiscard]] bool is_time_up() const noexcept {
+    const auto end = job_.limits.end();
+    return end && Clock::now() >= *end;
+  }
   Step finish_step() noexcept {
     if (job_.tools.outstanding_sends() > 0) job_.tools.zerocopy_sends().reap();
-    const bool is_final =
-        job_.machine.side() == Side::sink || job_.limits.stop_requested() || job_.limits.deadline_passed();
+    const bool is_final = job_.machine.side() == Side::sink || job_.limits.stop_requested() || is_time_up();
     if (job_.tools.outstanding_sends() > 0 && !is_final) return Step::blocked;
     return Step::done;
   }
