@@ -68,7 +68,6 @@ class Server {
       }
       if (Clock::now() < next_look) continue;
       drop_the_idle();
-      accept_all();
       next_look = Clock::now() + look_round;
     }
   }
@@ -81,7 +80,7 @@ class Server {
   }
 
   // Each client reads the file through a range, which has an offset of its own: the file's position is nobody's.
-  // Where no descriptor is left the others wait for the next look round: an edge, unlike a level, lets the thread sleep.
+  // Where no descriptor is left the others wait until a client has gone: an edge, unlike a level, lets the thread sleep.
   void accept_all() {
     for (std::error_code ec;;) {
       zc::Socket socket = listener_.accept(std::chrono::nanoseconds(0), ec);
@@ -100,6 +99,7 @@ class Server {
     fmt::print("{}: {}\n", found->second.peer, found->second.transfer.result());
     std::fflush(stdout);
     clients_.erase(found);  // closes the socket, which epoll forgets by itself
+    accept_all();
   }
 
   // A step after `wake_at` says done, with timed_out.
