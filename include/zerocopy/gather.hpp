@@ -36,15 +36,16 @@ class Gather {
   std::tuple<Ends...> parts_;
 };
 
-/// Several sources as one: `transfer(gather(header, file.range(0, n), trailer), socket)` sends them in order. Every part
-/// but the last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), so that no partial packet goes between them;
-/// sendfile can't promise, so the last 64 KiB of a file part before another one are spliced. No cork is set, and one that
-/// the caller has set stays.
+/// Several sources as one: `transfer(gather(header, file.range(0, n), trailer), socket)` sends them in order, into
+/// a TCP socket under TCP_CORK, which is taken off at the end, so that no partial packet goes between them; a cork that the
+/// caller has set stays. With a pipe or a socket among the parts, which may be silent, there is no cork: every part but the
+/// last is sent with a promise of more (MSG_MORE, SPLICE_F_MORE), which holds a partial packet back only until the next
+/// acknowledgement.
 /// A part that ends before its own length (a range longer than its file) ends the transfer with `end_of_source`.
 /// `length` counts over all parts. All parts are checked before the first byte. A gather without a part: `empty_gather`,
 /// nothing moved. A part that is the sink's own file: `same_file`. A message sink takes one part: else `strategy_unavailable`.
 /// Handles are taken as lvalues only, since they are borrowed; spans, FileRanges and BorrowedFds as values too.
-/// Errors: none here. Blocking: no. Thread safety: a value. Rests on: send(2) MSG_MORE, splice(2) SPLICE_F_MORE.
+/// Errors: none here. Blocking: no. Thread safety: a value. Rests on: tcp(7) TCP_CORK, send(2) MSG_MORE.
 template <class... Parts>
 [[nodiscard]] constexpr auto gather(Parts&&... parts) noexcept {
   static_assert((source<Parts> && ...),

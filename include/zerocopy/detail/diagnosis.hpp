@@ -18,7 +18,8 @@ class Diagnosis {
 
   // The bytes that there are to move, where that is known.
   [[nodiscard]] std::optional<std::uint64_t> total() noexcept {
-    const std::uint64_t limit = job_.machine.setup.limit;
+    const std::uint64_t limit = std::min({job_.options.length, job_.from.left, job_.to.left});
+    if (job_.from.kind == Kind::in_flight) return std::min(limit, job_.machine.consumed());
     look_at_size();
     if (!is_file(job_.from.kind) || job_.source_size == 0 || job_.source_size == to_end)
       return limit == to_end ? std::nullopt : std::optional(limit);

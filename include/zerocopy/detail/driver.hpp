@@ -130,7 +130,7 @@ class Driver {
     Watched<2> watched;
     watched.add(end, side == Side::source ? POLLIN : POLLOUT);
     if (side == Side::source && can_die()) watched.add(job_.to.fd, 0);
-    switch (Waiter::wait(watched, job_.machine.is_stalled(), job_.limits)) {
+    switch (Waiter::wait(watched, job_.machine.stalls(), job_.limits)) {
       case Woke::ready: return watched.seen(end) != 0 ? job_.machine.on_ready(!completions) : look_at_sink();
       case Woke::retry: return job_.machine.on_ready(false);
       case Woke::timed_out: return job_.machine.stop(StopReason::timed_out, Cause(Errc::timed_out), side);
@@ -146,7 +146,7 @@ class Driver {
       const std::uint64_t before = sends.outstanding();
       Watched<1> watched;
       watched.add(job_.to.fd, 0);
-      const Woke woke = Waiter::wait(watched, !learned, job_.limits);
+      const Woke woke = Waiter::wait(watched, learned ? 0 : 1, job_.limits);
       if (woke == Woke::timed_out || woke == Woke::stopped || woke == Woke::failed || job_.machine.side() == Side::sink)
         return;
       sends.reap();

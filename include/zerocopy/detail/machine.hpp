@@ -138,9 +138,7 @@ class Machine {
     return is(proving) ? Strategy::read_write : setup.order.front();
   }
   [[nodiscard]] constexpr Side waiting_for() const noexcept { return waiting_; }
-  // The last readiness moved nothing.
-  [[nodiscard]] constexpr bool is_stalled() const noexcept { return stalls_ > 0; }
-  // How often in a row.
+  // How often in a row readiness moved nothing.
   [[nodiscard]] constexpr int stalls() const noexcept { return stalls_; }
   [[nodiscard]] constexpr bool is_done() const noexcept { return is(done); }
   [[nodiscard]] constexpr bool is_waiting() const noexcept { return is(waiting); }

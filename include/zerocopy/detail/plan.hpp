@@ -9,6 +9,9 @@
 
 #include <array>  // Standings
 
+#include <linux/magic.h>  // EXT4_SUPER_MAGIC
+#include <sys/statfs.h>   // fstatfs
+
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
 inline constexpr std::uint64_t smallest_zerocopy_send = 16 * 1024;  // below, pinning the pages costs more than copying
@@ -229,18 +232,22 @@ class Planner {
     constexpr Aliasing usual = From == Kind::memory ? Aliasing::snapshot : Aliasing::shared;
     const Aliasing wanted = job_.options.aliasing == Aliasing::automatic ? usual : job_.options.aliasing;
     if (wanted == Aliasing::snapshot && !is_unchangeable()) struck.shares = serving & sharing();
-    if constexpr (may_be_socket(To))
-      if ((job_.limits.paced() || job_.stepped) && is_socket(job_.to.kind))
-        struck.uncuttable = keep_from_blocking(serving);
+    if (job_.limits.paced() || job_.stepped) struck.uncuttable = keep_from_blocking(serving);
     if constexpr (From == Kind::memory)
       if (job_.from.left < smallest_zerocopy_send) struck.not_worth_it.insert(Strategy::send_zerocopy);
     return struck;
   }
-  // Into a blocking socket: a time limit has calls cut short, but a step can't wait for even a short one.
+  // Into a blocking socket: a time limit has calls cut short, but a step can't wait for even a short one. A tty that blocks
+  // obeys neither.
   StrategySet keep_from_blocking(StrategySet serving) noexcept {
-    if ((!job_.limits.limited() && !job_.stepped) || !is_blocking(job_.to)) return {};
+    if (!job_.limits.limited() && !job_.stepped) return {};
+    if (is_blocking_tty(job_.from) || is_blocking_tty(job_.to)) return serving & uncuttable;
+    if (!is_socket(job_.to.kind) || !is_blocking(job_.to)) return {};
     job_.tools.cut_sends = !job_.stepped;
     return job_.stepped ? serving & uncuttable : StrategySet{};
+  }
+  static bool is_blocking_tty(const Cursor& end) noexcept {
+    return end.kind == Kind::device && is_blocking(end) && ::isatty(end.fd) == 1;
   }
   void refuse(Strategy forced, StrategySet serving, const Struck& struck) noexcept {
     Errc why = Errc::not_for_this_pair;
@@ -258,13 +265,15 @@ class Planner {
   }
   void hand_over() noexcept {
     Machine::Setup& setup = job_.machine.setup;
-    if (setup.order.front() != Strategy::sendfile) return;
+    StrategyList next = setup.order;
+    next.pop_front();
+    if (setup.order.front() != Strategy::sendfile || next.empty()) return;
     struct stat file;
     std::uint64_t at = 0;
     if (sys::stat(job_.from.fd, file) < 0 || !offset_of(job_.from, at, Side::source)) return;
     const std::uint64_t size = reach(file);
     const std::uint64_t here = std::min(setup.limit, size - std::min(size, at));
-    if (here <= promised_tail) return setup.order.pop_front();
+    if (here <= promised_tail) return void(setup.order = next);
     setup.then_at_limit = std::exchange(setup.at_limit, Machine::AtLimit::hand_over);
     setup.then_limit = std::exchange(setup.limit, here - promised_tail);
   }
@@ -306,6 +315,9 @@ class Planner {
     if (!is_file(job_.from.kind)) return false;
     const int seals = ::fcntl(job_.from.fd, F_GET_SEALS);
     if (seals >= 0 && (seals & F_SEAL_WRITE) != 0 && (seals & F_SEAL_SHRINK) != 0) return true;
+    // ext4 keeps its word to a descriptor that was open for writing before; others do not.
+    struct statfs system;
+    if (::fstatfs(job_.from.fd, &system) != 0 || system.f_type != EXT4_SUPER_MAGIC) return false;
     struct statx file;
     return ::statx(job_.from.fd, "", AT_EMPTY_PATH, STATX_TYPE, &file) == 0 &&
            (file.stx_attributes & STATX_ATTR_IMMUTABLE) != 0;

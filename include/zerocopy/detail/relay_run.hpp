@@ -39,7 +39,7 @@ class RelayRun {
       bool goes_on = step(a_to_b_, result_.a_to_b);
       goes_on = step(b_to_a_, result_.b_to_a) || goes_on;
       if (moved() != before) tell_progress();
-      if (moved() != before || goes_on) woken_in_vain_ = false;
+      if (moved() != before || goes_on) woken_in_vain_ = 0;
       obey_limits();
       if (!goes_on && watched_.used > 0) wait();
     }
@@ -77,7 +77,8 @@ class RelayRun {
   template <Kind From, Kind To>
   bool step(Direction<From, To>& direction, TransferResult& result) noexcept {
     if (direction.is_done) return false;
-    const Step step = direction.driver().step(turn);
+    std::uint64_t share = turn;
+    const Step step = direction.driver().step(share);
     if (step == Step::blocked) {
       const Watch watch = direction.driver().watch();
       watched_.add(watch.fd, watch.events);
@@ -105,7 +106,7 @@ class RelayRun {
 
   void wait() noexcept {
     switch (Waiter::wait(watched_, woken_in_vain_, limits_)) {
-      case Woke::ready: return void(woken_in_vain_ = true);
+      case Woke::ready: return void(++woken_in_vain_);
       case Woke::retry: return;
       case Woke::timed_out: return stop(StopReason::timed_out, Cause(Errc::timed_out));
       case Woke::stopped: return stop(StopReason::stopped, Cause(Errc::stopped));
@@ -137,7 +138,7 @@ class RelayRun {
   Watched<2> watched_;
   Meter meter_;
   RelayResult result_;
-  bool woken_in_vain_ = false;
+  int woken_in_vain_ = 0;
 };
 
 }  // namespace detail

@@ -27,6 +27,7 @@ class Sequence {
   Sequence(const Gather<Ends...>& parts, const Cursor& to, const Options& options) noexcept
       : parts_(parts), to_(to), options_(options), rest_(options) {
     check();
+    if constexpr (may_be_socket(To)) cork();
   }
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
@@ -57,6 +58,7 @@ class Sequence {
   // Wherever it is.
   TransferResult conclude() noexcept {
     if (job_) at_part([&](auto, auto mover) noexcept { finish_part(mover.conclude()); });
+    if (corked_) (void)sys::set_option(to_.fd, IPPROTO_TCP, TCP_CORK, 0);
     if (promised_ && !options_.more && is_socket(to_.kind)) take_promise_back(to_.fd);
     TransferResult result = std::move(sum_);
     result.stranded = std::move(stranded_);
@@ -83,6 +85,15 @@ class Sequence {
       rest_.on_progress = Progress(told_, {});
     }
   }
+  // A promise of more holds a partial packet only until the next acknowledgement comes; a cork holds it until it is taken
+  // off, and sendfile needs no help. Parts that can be silent get no cork: what they have said must go.
+  void cork() noexcept {
+    int corked = 0;
+    if (is_done_ || size < 2 || options_.more || is_live_ || to_.kind != Kind::socket) return;
+    if (sys::get_option(to_.fd, IPPROTO_TCP, TCP_CORK, corked) < 0) return;  // not TCP
+    corked_ = corked == 0 && sys::set_option(to_.fd, IPPROTO_TCP, TCP_CORK, 1) == 0;
+    needs_promise_ = corked == 0 && !corked_;
+  }
   template <Kind From>
   bool check_part(const Endpoint<From>& part) noexcept {
     Job job(
@@ -91,8 +102,8 @@ class Sequence {
     // A sink that is one of the sources would change the parts that come later.
     if (is_sound && job.from.id.is_same_inode(job.to.id)) job.machine.fail(Cause(Errc::same_file), Side::sink);
     to_ = job.to;
+    is_live_ = is_live_ || !is_rewindable(job.from.kind);
     Mover<From, To> mover(job);
-    job.machine.setup.limit = job.from.left;  // what the part itself holds, where it is bounded
     if (options_.on_progress && is_sound) add(Diagnosis(job).total());
     if (job.machine.is_done()) sum_ = mover.report(), is_done_ = true;
     return !is_done_;
@@ -113,7 +124,7 @@ class Sequence {
   template <Kind From, class Drive>
   Step go_part(const Endpoint<From>& part, Drive& drive) noexcept {
     if (!job_) {
-      rest_.more = options_.more || at_ + 1 < size;
+      rest_.more = options_.more || (needs_promise_ && at_ + 1 < size);
       told_.before = sum_.delivered;
       job_.emplace(
           rest_, [&] { return part.cursor; }, [&] { return to_; });
@@ -175,6 +186,9 @@ class Sequence {
   std::optional<std::uint64_t> total_ = 0;
   Told told_{options_.on_progress, {}};
   bool promised_ = false;
+  bool needs_promise_ = true;
+  bool is_live_ = false;
+  bool corked_ = false;
   bool is_done_ = false;
 };
 

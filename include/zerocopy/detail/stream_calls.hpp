@@ -35,7 +35,11 @@ class StreamCalls {
       if (!is_refused(got)) return got;
       flags_ = 0;
     }
-    return is_ready(fd, POLLIN) ? sys::read(fd, data, n) : -EAGAIN;  // what poll announces is there
+    // What poll announces is there; a tty with VMIN or VTIME would wait for more.
+    int there = 0;
+    if (!is_ready(fd, POLLIN)) return -EAGAIN;
+    const bool is_known = ::ioctl(fd, FIONREAD, &there) == 0;
+    return sys::read(fd, data, is_known ? std::min(n, static_cast<std::uint64_t>(std::max(there, 1))) : n);
   }
 
   sys::Count write(int fd, const void* data, std::uint64_t n, SigpipeBlock& sigpipe) noexcept {

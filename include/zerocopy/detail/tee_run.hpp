@@ -181,7 +181,7 @@ class TeeRun {
     if (is_going_ && drained) fetch(watched);
     if (moved_ != before) {
       limits_.progressed();
-      woken_in_vain_ = false;
+      woken_in_vain_ = 0;
       if (options_.on_progress) meter_.tell(options_.on_progress, fetched_, false);
       obey_limits();
     }
@@ -191,7 +191,8 @@ class TeeRun {
   void deliver(std::size_t index, Sink<To>& sink, Watched<N + 1>& watched) noexcept {
     if (!is_going_ || !sink.is_alive || sink.in_flight() == 0) return;
     const std::uint64_t before = sink.delivered();
-    const Step step = sink.driver().step(to_end);
+    std::uint64_t all = to_end;
+    const Step step = sink.driver().step(all);
     moved_ += sink.delivered() - before;
     if (step == Step::blocked) watched.add(sink.driver().watch().fd, sink.driver().watch().events);
     if (sink.job->machine.cause()) lose(index, sink);
@@ -230,7 +231,8 @@ class TeeRun {
   template <Kind To>
   Step fetch_by(Watched<N + 1>& watched) noexcept {
     Driver<From, To> driver(*fetch_);
-    const Step step = driver.step(duplicates_.capacity());
+    std::uint64_t room = duplicates_.capacity();
+    const Step step = driver.step(room);
     const bool has_bytes = fetch_->machine.delivered() > given_;
     if (step == Step::blocked && !has_bytes) watched.add(driver.watch().fd, driver.watch().events);
     return step;
@@ -289,7 +291,7 @@ class TeeRun {
     if (at_source) each_sink([&](auto, auto& sink) noexcept { watch_for_death(sink, watched); });
     switch (Waiter::wait(watched, woken_in_vain_, limits_)) {
       case Woke::ready:
-        woken_in_vain_ = true;
+        ++woken_in_vain_;
         if (at_source) each_sink([&](auto index, auto& sink) noexcept { look_for_death(index, sink, watched); });
         return;
       case Woke::retry: return;
@@ -393,7 +395,7 @@ class TeeRun {
   bool is_going_ = true;
   bool stopped_ = false;  // the whole, not a sink
   bool source_ended_ = false;
-  bool woken_in_vain_ = false;
+  int woken_in_vain_ = 0;
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI::detail

@@ -39,8 +39,8 @@ class Limits {
     std::optional<Clock::time_point> end = options_->deadline;
     if (options_->idle_timeout) {
       const auto idle = *options_->idle_timeout;
-      const bool far = idle > std::chrono::hours(24 * 365);  // the sum must not overflow
-      const auto idle_end = last_byte_ + (far ? std::chrono::hours(24 * 365) : idle);
+      constexpr std::chrono::nanoseconds year = std::chrono::hours(24 * 365);  // the sum must not overflow
+      const auto idle_end = last_byte_ + std::clamp(idle, std::chrono::nanoseconds(0), year);
       if (!end || idle_end < *end) end = std::chrono::time_point_cast<Clock::duration>(idle_end);
     }
     return end;
@@ -99,28 +99,28 @@ class Waiter {
   // No descriptor was left for the bell of a stop token: it is looked at so often.
   static constexpr std::chrono::milliseconds without_bell{50};
 
-  // Waits until one of the events is there, and says so in `revents`. `stalled`: the last readiness moved nothing, so that
-  // a standing POLLERR is the caller's message, not an error.
+  // Waits until one of the events is there, and says so in `revents`. `stalls`: so often in a row readiness moved nothing;
+  // a standing POLLERR is then the caller's message, not an error.
   template <std::size_t Most>
-  static Woke wait(Watched<Most>& watched, bool stalled, const Limits& limits) noexcept {
-    return wait(watched.ends, watched.used, stalled, limits);
+  static Woke wait(Watched<Most>& watched, int stalls, const Limits& limits) noexcept {
+    return wait(watched.ends, watched.used, stalls, limits);
   }
 
  private:
-  static Woke wait(pollfd* ends, nfds_t used, bool stalled, const Limits& limits) noexcept {
-    if (!limits.stop().stop_possible()) return poll_once(ends, used, -1, stalled, limits);
+  static Woke wait(pollfd* ends, nfds_t used, int stalls, const Limits& limits) noexcept {
+    if (!limits.stop().stop_possible()) return poll_once(ends, used, -1, stalls, limits);
     const int bell = stop_bell();
-    if (bell < 0) return poll_once(ends, used, -1, stalled, limits);
+    if (bell < 0) return poll_once(ends, used, -1, stalls, limits);
     std::uint64_t rings = 0;
     (void)sys::read(bell, &rings, sizeof(rings));
     const std::stop_callback ring(limits.stop(), [bell] {
       const std::uint64_t one = 1;
       (void)sys::write(bell, &one, sizeof(one));
     });
-    return poll_once(ends, used, bell, stalled, limits);
+    return poll_once(ends, used, bell, stalls, limits);
   }
 
-  static Woke poll_once(pollfd* ends, nfds_t used, int bell, bool stalled, const Limits& limits) noexcept {
+  static Woke poll_once(pollfd* ends, nfds_t used, int bell, int stalls, const Limits& limits) noexcept {
     if (limits.stop_requested()) return Woke::stopped;
     // Only the ends in use: poll refuses more entries than RLIMIT_NOFILE.
     if (bell >= 0) ends[used] = {bell, POLLIN, 0};
@@ -128,12 +128,25 @@ class Waiter {
     const int timeout = milliseconds(limits, limits.stop().stop_possible() && bell < 0 ? without_bell : longest);
     int n = ::poll(ends, all, timeout);
     if (n < 0 && errno != EINTR) return Woke::failed;
-    if (n > 0 && stalled && is_standing_error(ends, used)) n = edge_wait(ends, used, bell, timeout);
+    if (n > 0 && stalls > 0 && is_standing_error(ends, used)) n = edge_wait(ends, used, bell, timeout);
+    if (n > 0 && stalls > most_idle_wakes) pause(bell, std::min(timeout, longest_pause));
     if (limits.stop_requested()) return Woke::stopped;
+    // Readiness that moves nothing does not put the end of the wait off.
+    if (stalls > 0 && is_over(limits)) return Woke::timed_out;
     for (nfds_t i = 0; n > 0 && i < used; ++i)
       if (ends[i].revents != 0) return Woke::ready;
-    if (const auto end = limits.end(); end && Clock::now() >= *end) return Woke::timed_out;
-    return Woke::retry;
+    return is_over(limits) ? Woke::timed_out : Woke::retry;
+  }
+  static bool is_over(const Limits& limits) noexcept {
+    const auto end = limits.end();
+    return end && Clock::now() >= *end;
+  }
+  // A socket under a memory limit can be ready all the time and take nothing: it is asked 100 times a second.
+  static constexpr int most_idle_wakes = 8;
+  static constexpr int longest_pause = 10;  // milliseconds
+  static void pause(int bell, int time) noexcept {
+    pollfd only{bell, POLLIN, 0};
+    (void)::poll(&only, 1, time);  // poll passes over a descriptor of -1
   }
   static bool is_standing_error(const pollfd* ends, nfds_t used) noexcept {
     for (nfds_t i = 0; i < used; ++i)
