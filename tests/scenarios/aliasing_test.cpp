@@ -403,3 +403,35 @@ TEST_CASE("more: the last packet is held back until the next transfer, and never
     }
   }
 }
+
+TEST_CASE("snapshot: an immutable file that an open descriptor can still write to is copied") {
+  // ext4 refuses a descriptor that was open before; tmpfs, xfs and btrfs let it write.
+  std::vector<std::pair<std::string, std::string>> folders{{"/tmp", "/tmp"}, {"/dev/shm", "/dev/shm"}};
+  const Mount xfs = Mount::image("xfs", 320);
+  const Mount btrfs = Mount::image("btrfs", 320);
+  for (const Mount* const mount : {&xfs, &btrfs}) {
+    if (mount->ok())
+      folders.emplace_back(mount == &xfs ? "xfs" : "btrfs", mount->path());
+    else
+      WARN(mount->why());
+  }
+  for (const auto& [what, folder] : folders) {
+    for (const To to : every_sink) {
+      INFO(what << " to " << name(to));
+      const zc::OwnedFd writer = temporary_file(pattern(0, size), folder);
+      const zc::OwnedFd file = reopened(writer.get(), O_RDONLY);
+      if (!set_immutable(writer.get(), true)) {
+        WARN("skipped: no immutable files on " << what);
+        break;
+      }
+      FdPair pair = sink_of(to);
+      const auto r = zc::transfer(file, pair.one, {.aliasing = Aliasing::snapshot});
+      CHECK(r.delivered == size);
+      const bool written = ::pwrite(writer.get(), pattern(500000, size).data(), size, 0) > 0;
+      if (written) std::ignore = ::ftruncate(writer.get(), 100);
+      pair.one.reset();
+      CHECK(same(read_to_end(pair.other.get()), pattern(0, size)));
+      CHECK(set_immutable(writer.get(), false));
+    }
+  }
+}

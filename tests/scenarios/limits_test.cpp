@@ -1163,3 +1163,92 @@ TEST_CASE("a blocking socket whose peer dies under a limit: its options are as b
     }
   }
 }
+
+TEST_CASE("a blocking tty that waits for more bytes than there are (VMIN, VTIME): the limit holds") {
+  const TimeLimit alarm(60);
+  for (const auto& s : {std::optional<Strategy>{}, std::optional{Strategy::read_write}}) {
+    for (const int vtime : {0, 10}) {
+      INFO(name(s) << ", VTIME " << vtime);
+      FdPair pair = tty_pair();
+      termios slow{};
+      ::tcgetattr(pair.one.get(), &slow);
+      slow.c_cc[VMIN] = 255;
+      slow.c_cc[VTIME] = static_cast<cc_t>(vtime);
+      ::tcsetattr(pair.one.get(), TCSANOW, &slow);
+      CHECK(write_all(pair.other.get(), pattern(0, 3)));
+      const zc::File to(temporary_file());
+      std::error_code ec;
+      const auto began = Clock::now();
+      zc::TransferResult r;
+      {
+        const Watchdog dog(3s, [&] { pair.other.reset(); });
+        r = zc::transfer(pair.one, to, {.strategy = s, .deadline = began + 100ms}, ec);
+      }
+      CHECK(in_ms(Clock::now() - began).count() <= 200);
+      CHECK(ec == Errc::timed_out);
+      CHECK(same(pread_all(to.as_fd().get()), pattern(0, static_cast<std::size_t>(r.delivered))));
+    }
+  }
+}
+
+TEST_CASE("a tty under a limit: a forced sendfile or splice ends in time, or says that it can't") {
+  const TimeLimit alarm(280);
+  Report report;
+  for (const bool blocking : {false, true})
+    for (const Strategy s : {Strategy::sendfile, Strategy::splice}) {
+      for (const End from : {End::file, End::pipe, End::unix_stream})
+        run_case({.from = from, .to = End::tty, .strategy = s, .blocking = blocking}, report, stalled_sink);
+      for (const End to : {End::file, End::pipe, End::unix_stream})
+        run_case({.from = End::tty, .to = to, .strategy = s, .blocking = blocking}, report, silent_source);
+    }
+  report.require("ttys, forced");
+}
+
+TEST_CASE("an idle timeout as short as the type allows is one that has passed") {
+  FdPair pair = unix_pair();
+  const zc::File to(temporary_file());
+  std::error_code ec;
+  const auto began = Clock::now();
+  std::ignore = zc::transfer(pair.one, to, {.idle_timeout = std::chrono::nanoseconds::min()}, ec);
+  CHECK(ec == Errc::timed_out);
+  CHECK(Clock::now() - began < 100ms);
+}
+
+TEST_CASE("a socket that poll calls ready and that says EAGAIN: every limit holds, without a spin") {
+  // Seen under a memory cgroup's socket limit; here a filter says EAGAIN.
+  for (const bool from_file : {false, true}) {
+    for (const Limit limit : every_limit) {
+      INFO((from_file ? "a file, " : "memory, ") << name(limit));
+      const std::string wrong = in_child([&] {
+        Wrong w;
+        const zc::OwnedFd file = temporary_file(pattern(0, 1000));
+        FdPair pair = unix_pair();
+        refuse({SYS_sendto, SYS_sendfile, SYS_splice}, EAGAIN);
+        zc::Options options{};
+        std::stop_source stop;
+        std::optional<Watchdog> stopper;
+        const auto began = Clock::now();
+        if (limit == Limit::deadline) options.deadline = began + 200ms;
+        if (limit == Limit::idle) options.idle_timeout = 200ms;
+        if (limit == Limit::stop) {
+          options.stop = stop.get_token();
+          stopper.emplace(200ms, [&] { stop.request_stop(); });
+        }
+        ::alarm(3);
+        const auto before = cpu_of_this_thread();
+        std::error_code ec;
+        const auto r = from_file ? zc::transfer(file, pair.one, options, ec)
+                                 : zc::transfer(pattern(0, 1000), pair.one, options, ec);
+        const auto used = in_ms(cpu_of_this_thread() - before);
+        const auto took = in_ms(Clock::now() - began);
+        stopper.reset();
+        w.unless(ec == (limit == Limit::stop ? Errc::stopped : Errc::timed_out), ec.message());
+        w.unless(took.count() <= 300, "took " + std::to_string(took.count()) + " ms");
+        w.unless(used.count() <= 40, "spins: " + std::to_string(used.count()) + " ms of CPU");
+        w.unless(r.delivered == 0 && r.consumed == 0, "counts");
+        return w.text();
+      });
+      CHECK(wrong == "");
+    }
+  }
+}

@@ -381,3 +381,75 @@ TEST_CASE("progress: a callable that asks for a stop is obeyed") {
   pair.one.reset();
   CHECK(same(drainer.bytes(), pattern(0, static_cast<std::size_t>(r.delivered))));
 }
+
+TEST_CASE("progress: the total of memory and of a mapped file") {
+  Listener listener;
+  for (const std::size_t size : {std::size_t{1000}, std::size_t{3000000}}) {
+    FdPair pair = unix_pair();
+    Drainer drainer(pair.other.get());
+    auto r = zc::transfer(pattern(0, size), pair.one, {.on_progress = {listener, 0ns}});
+    listener.check(r, 0ns, size);
+    const zc::MappedFile mapped = zc::MappedFile::map(file_of(pattern(0, size)));
+    listener.clear();
+    r = zc::transfer(mapped, pair.one, {.on_progress = {listener, 0ns}});
+    listener.check(r, 0ns, size);
+    listener.clear();
+    const zc::File file = file_of({});
+    r = zc::transfer(pattern(0, size), file, {.on_progress = {listener, 0ns}});
+    listener.check(r, 0ns, size);
+    listener.clear();
+    pair.one.reset();
+  }
+}
+
+TEST_CASE("progress: a transfer with `more` knows its whole total too") {
+  FdPair pair = tcp_pair();
+  Drainer drainer(pair.other.get());
+  const zc::File from = file_of(pattern(0, 3000000));
+  Listener listener;
+  const auto r = zc::transfer(from, pair.one, {.on_progress = {listener, 0ns}, .more = true});
+  CHECK(r.delivered == 3000000);
+  listener.check(r, 0ns, 3000000);
+  pair.one.reset();
+}
+
+TEST_CASE("progress: a gather is one transfer, with one total and one last call") {
+  const TimeLimit alarm(60);
+  for (const auto interval : {0ns, std::chrono::nanoseconds(10ms), std::chrono::nanoseconds(1h)}) {
+    INFO("every " << interval.count() << " ns");
+    FdPair pair = tcp_pair(20000);
+    std::thread reader = slow_reader(pair.other.get(), 200000, 2ms);
+    const zc::File file = file_of(pattern(0, 3000000));
+    const zc::File other = file_of(pattern(0, 1000));
+    Listener listener;
+    const auto r =
+        zc::transfer(zc::gather(pattern(0, 100), file.range(5, 2000000), other, pattern(0, 50), file.range(2900000)),
+                     pair.one, {.on_progress = {listener, interval}});
+    CHECK(r.delivered == 100 + 2000000 + 1000 + 50 + 100000);
+    listener.check(r, interval, 100 + 2000000 + 1000 + 50 + 100000);
+    if (interval == std::chrono::nanoseconds(1h)) CHECK(listener.calls.size() == 1);
+    pair.one.reset();
+    reader.join();
+  }
+}
+
+TEST_CASE("progress: the total of a gather with a length, with a file alone and with a socket") {
+  FdPair pair = unix_pair();
+  Drainer drainer(pair.other.get());
+  zc::File file = file_of(pattern(0, 1000));
+  Listener listener;
+  auto r = zc::transfer(zc::gather(pattern(0, 100), file), pair.one, {.length = 300, .on_progress = {listener, 0ns}});
+  listener.check(r, 0ns, 300);
+  listener.clear();
+  file.seek(0);
+  r = zc::transfer(zc::gather(file), pair.one, {.on_progress = {listener, 0ns}});
+  listener.check(r, 0ns, 1000);
+  FdPair from = unix_pair();
+  write_all(from.other.get(), pattern(0, 500));
+  from.other.reset();
+  listener.clear();
+  r = zc::transfer(zc::gather(pattern(0, 100), from.one), pair.one, {.on_progress = {listener, 0ns}});
+  CHECK(r.delivered == 600);
+  listener.check(r, 0ns, std::nullopt);
+  pair.one.reset();
+}
