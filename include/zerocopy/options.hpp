@@ -49,7 +49,7 @@ struct Options {
   bool more = false;
   /// The most bytes that one system call is asked to move; without it as many as the kernel takes.
   std::optional<std::size_t> chunk_size{};
-  /// Of a `Transfer`: bytes after which one step returns `progressed`, so that others have their turn.
+  /// Of a `Transfer`: bytes after which one step returns `progressed`, so that others have their turn. 0 counts as 1.
   std::size_t step_size = 1024 * 1024;
   /// Of a transfer into a `tee`.
   DeadSink dead_sink = DeadSink::stop;

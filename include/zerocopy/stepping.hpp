@@ -128,7 +128,8 @@ std::unique_ptr<Course> make_course(const Gather<Ends...>& from, const Sink& to,
 /// Options: `deadline`, `idle_timeout` and `stop` are looked at in `step()`: come back at `wake_at()`. `on_progress`'s
 /// callable must live as long as the Transfer. `step_size` bounds one step.
 /// Into a socket that blocks (O_NONBLOCK not set), sendfile and splice would block: there bytes are copied, and the trail
-/// says `would_block_uncut`. A file that is not in the page cache blocks in the call that reads it.
+/// says `would_block_uncut`. A file that is not in the page cache blocks in the call that reads it. An AF_UNIX peer that shuts
+/// its reading down while it has much to read does not wake a poller: an `idle_timeout` ends that too.
 /// Memory: one allocation, under 2 KiB for one source and one sink, when it is made; a buffer or a pipe only while a
 /// strategy needs it. Thread safety: distinct objects are independent. Linux 5.10.
 class Transfer {

@@ -7,6 +7,8 @@
 #include <zerocopy/detail/cursor.hpp>  // Cursor
 #include <zerocopy/detail/tools.hpp>   // Tools
 
+#include <netinet/tcp.h>  // TCP_CORK
+
 #include <cstring>  // std::memmove
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
@@ -23,6 +25,14 @@ inline sys::Count copy_memory(void* to, const void* from, std::uint64_t n) noexc
   const sys::Count copied = sys::read(pipe.read_end.get(), to, static_cast<std::uint64_t>(piped));
   if (copied == piped) Pool::give_back(std::move(pipe));
   return copied;
+}
+
+// Bytes that were sent with a promise of more, of which nothing follows. Taking a cork off sends them; one that the caller
+// set stays. Nothing on sockets other than TCP.
+inline void flush_promised(int fd) noexcept {
+  int corked = 0;
+  if (sys::get_option(fd, IPPROTO_TCP, TCP_CORK, corked) == 0 && corked == 0)
+    (void)sys::set_option(fd, IPPROTO_TCP, TCP_CORK, 0);
 }
 
 inline sys::Count read_from(const Cursor& from, void* data, std::uint64_t n, Tools& tools) noexcept {

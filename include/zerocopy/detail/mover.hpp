@@ -59,9 +59,10 @@ class Mover {
     job_.machine.on(action, outcome);
   }
 
-  // Which end an EAGAIN of a direct hop came from: the one that is not ready.
+  // Which end an EAGAIN of a direct hop came from. Without a byte in the source nothing moves, also into a sink that has
+  // room, and the source's end may be all that is still to come.
   [[nodiscard]] Side find_blocked_side() const noexcept {
-    return is_ready(job_.to.fd, POLLOUT) ? Side::source : Side::sink;
+    return is_ready(job_.from.fd, POLLIN) && !is_ready(job_.to.fd, POLLOUT) ? Side::sink : Side::source;
   }
 
   // The end of the transfer: what is in flight is given back to a source that can be rewound, else it is stranded.
@@ -73,6 +74,7 @@ class Mover {
     } else {
       if (job_.tools.has_resources()) settle_in_flight(result);
     }
+    if (may_be_socket(To) && result.delivered == 0 && job_.machine.setup.limit > 0) keep_promise();
     return result;
   }
   // The counts as they are.
@@ -209,6 +211,10 @@ class Mover {
     }
     if constexpr (To == Kind::file || To == Kind::any) return place(job_.to, S::pins_sink);
     return 0;
+  }
+  // What went before with a promise of more waits for nothing any more where nothing follows.
+  void keep_promise() const noexcept {
+    if (job_.to.kind == Kind::socket && !job_.options.more && !job_.machine.cause()) flush_promised(job_.to.fd);
   }
   void unpin() noexcept {
     (void)job_.from.unpin();

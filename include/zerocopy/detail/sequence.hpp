@@ -13,14 +13,6 @@
 
 namespace zerocopy::inline ZEROCOPY_ABI::detail {
 
-// The last bytes were sent with a promise of more that is not kept. Taking a cork off sends them; one that the caller
-// set stays.
-inline void take_promise_back(int fd) noexcept {
-  int corked = 0;
-  if (sys::get_option(fd, IPPROTO_TCP, TCP_CORK, corked) == 0 && corked == 0)
-    (void)sys::set_option(fd, IPPROTO_TCP, TCP_CORK, 0);
-}
-
 template <Kind To, class... Ends>
 class Sequence {
  public:
@@ -59,7 +51,7 @@ class Sequence {
   TransferResult conclude() noexcept {
     if (job_) at_part([&](auto, auto mover) noexcept { finish_part(mover.conclude()); });
     if (corked_) (void)sys::set_option(to_.fd, IPPROTO_TCP, TCP_CORK, 0);
-    if (promised_ && !options_.more && is_socket(to_.kind)) take_promise_back(to_.fd);
+    if (promised_ && !options_.more && is_socket(to_.kind)) flush_promised(to_.fd);
     TransferResult result = std::move(sum_);
     result.stranded = std::move(stranded_);
     return result;
