@@ -22,8 +22,6 @@ using zc::Strategy;
 // ---- parts ----
 
 enum class Part { memory, file, range, mapped, memory_file, pipe, socket, any_file, any_pipe };
-constexpr Part every_part[] = {Part::memory, Part::file,   Part::range,    Part::mapped,  Part::memory_file,
-                               Part::pipe,   Part::socket, Part::any_file, Part::any_pipe};
 constexpr std::size_t lead = 37;  // bytes of a file before the part begins
 
 // One source with `content`: the descriptors behind it, and what must be left in it.
