@@ -633,6 +633,8 @@ TEST_CASE("a sink that blocks is named when the deadline comes between two of it
   const ends::TimeLimit limit(60);
   const ends::FdPair slow = pair_of(Sort::unix_stream);
   ends::set_nonblocking(slow.one.get(), true);
+  const int room = 16 * static_cast<int>(kibi);  // less than is fetched at once
+  ::setsockopt(slow.one.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   const File file(ends::temporary_file());
   const File source(ends::temporary_file(content(large)));
   const auto deadline = in(100ms);
