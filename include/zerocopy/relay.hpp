@@ -41,7 +41,10 @@ RelayResult relay(const A& a, const B& b, const Options& options) noexcept {
 /// Options: `length` bounds each direction (the end is not carried over then), `idle_timeout` ends a relay in which neither
 /// direction moves, `on_progress` counts both. Stream sockets of any family; what can't be shut down is not.
 /// Errors: RelayError, exactly when `error` is set: that of the direction that failed first. A peer that resets after it
-/// has got all it wanted is such an error too: look at `a_to_b` and `b_to_a`.
+/// has got all it wanted is such an error too: look at `a_to_b` and `b_to_a`. One that closes after its last byte while
+/// nothing is on its way to it is none; where the kernel tells of it at once (AF_UNIX), the direction to it ends as
+/// `sink_closed`, elsewhere with the other side's end. What can't begin (a bad descriptor, one socket at both ends) moves
+/// nothing and shuts nothing down.
 /// Blocking: until both directions have ended; `deadline`, `idle_timeout` and `stop` end it. On sockets that block, bytes
 /// are copied, since splice into them would block the other direction.
 /// Thread safety: any thread; nobody else may use the sockets. Rests on: splice(2), shutdown(2). Linux 5.10.

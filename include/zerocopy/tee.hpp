@@ -17,19 +17,21 @@ namespace zerocopy::inline ZEROCOPY_ABI {
 /// What happened at one sink of a tee.
 struct SinkResult {
   std::uint64_t delivered = 0;               ///< bytes that reached this sink: the first ones of the source
-  StopReason reason = StopReason::complete;  ///< why nothing more was sent to it
-  std::error_code error;                     ///< of this sink
+  StopReason reason = StopReason::complete;  ///< why nothing more was sent to it; stopped: another sink's failure
+  std::error_code error;                     ///< of this sink; not another's
   std::optional<Stranded> stranded;          ///< bytes that left the source for it and did not arrive
 };
 
 /// What a transfer into a tee says. As a TransferResult: `consumed` bytes left the source; `delivered` of them reached every
 /// sink that did not fail, or, if all failed, every sink; `error` is the source's or the first failed sink's. What a sink
-/// still lacks of `consumed` is in its `stranded`, then in the common `stranded`. A source that can be rewound stands at
+/// still lacks of `consumed` is in its `stranded`, then in the common `stranded`; one that dropped out also lacks all that
+/// was read after its failure. A source that can be rewound stands at
 /// start + consumed.
 template <std::size_t N>
 struct TeeResult : TransferResult {
-  std::array<SinkResult, N> sinks;         ///< in the order in which `tee` was given them
-  std::optional<std::size_t> failed_sink;  ///< the first that failed, or that was waited for when time was up
+  std::array<SinkResult, N> sinks;  ///< in the order in which `tee` was given them
+  std::optional<std::size_t>
+      failed_sink;  ///< the first that failed, or that was waited for when time was up or it was stopped
 };
 
 /// Thrown by a transfer into a tee; a TransferError whose result also tells of each sink.

@@ -14,7 +14,7 @@ namespace zerocopy::inline ZEROCOPY_ABI {
 struct [[nodiscard]] RelayResult {
   TransferResult a_to_b;
   TransferResult b_to_a;
-  std::error_code error;  ///< of the direction that failed first
+  std::error_code error;  ///< of the direction that failed first; none where a side closed that had got everything
 };
 
 namespace detail {
@@ -32,7 +32,8 @@ class RelayRun {
     a_to_b_.driver().begin();
     b_to_a_.driver().begin();
     if (options_.on_progress) meter_.begin(std::nullopt);
-    obey_limits();
+    refuse();
+    if (options_.length > 0) obey_limits();
     while (!a_to_b_.is_done || !b_to_a_.is_done) {
       watched_.used = 0;
       const std::uint64_t before = moved();
@@ -44,6 +45,8 @@ class RelayRun {
       if (!goes_on && watched_.used > 0) wait();
     }
     if (options_.on_progress) meter_.tell(options_.on_progress, moved(), true);
+    if (is_closed_at_end(result_.a_to_b, result_.b_to_a) || is_closed_at_end(result_.b_to_a, result_.a_to_b))
+      result_.error.clear();
     return std::move(result_);
   }
 
@@ -72,6 +75,16 @@ class RelayRun {
     }
   };
   static constexpr std::uint64_t turn = 1024 * 1024;  // bytes of one direction before it is the other's turn
+
+  // What can't begin in one direction begins in neither: nothing is moved, nothing is shut down.
+  void refuse() noexcept {
+    const Cause cause = a_to_b_.job.machine.cause() ? a_to_b_.job.machine.cause() : b_to_a_.job.machine.cause();
+    if (cause) stop(StopReason::failed, cause);
+  }
+  // A side that has sent its end and closed while nothing was on its way to it, which AF_UNIX tells at once, is no failure.
+  static bool is_closed_at_end(const TransferResult& to_it, const TransferResult& from_it) noexcept {
+    return to_it.reason == StopReason::sink_closed && to_it.consumed == to_it.delivered && !from_it.error;
+  }
 
   // Whether there is more to do before waiting.
   template <Kind From, Kind To>

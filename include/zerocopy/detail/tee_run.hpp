@@ -23,8 +23,8 @@ class Duplicates {
  public:
   // One pipe for what is fetched and one for each sink, all of one size, so that tee(2) never falls short; else a buffer.
   // False without memory for that.
-  bool prepare() noexcept {
-    has_pipes_ = take_pipes();
+  bool prepare(bool may_splice) noexcept {
+    has_pipes_ = may_splice && take_pipes();
     return has_pipes_ || take_buffer();
   }
   ~Duplicates() {
@@ -107,13 +107,14 @@ class TeeRun {
 
  public:
   TeeRun(const Cursor& from, const Tee<Ends...>& tee, const Options& options) noexcept
-      : options_(options), limits_(options), from_(from), left_(options.length) {
+      : options_(options), limits_(options), from_(from), asked_(options.length), left_(options.length) {
     // The limits and the progress are those of the whole: the jobs inside are stepped.
     fetching_.strategy = options.strategy;
     fetching_.allow = options.allow;
     fetching_.aliasing = options.aliasing;
     fetching_.chunk_size = delivering_.chunk_size = options.chunk_size;
     delivering_.more = options.more;
+    looking_.length = options.length;
     each_sink([&](auto index, auto& sink) noexcept { sink.cursor = std::get<index>(tee.sinks()).cursor; });
   }
   TeeRun(const TeeRun&) = delete;
@@ -122,7 +123,7 @@ class TeeRun {
   TeeResult<N> run() noexcept {
     const SigpipeGuard guard;
     each_sink([&](auto index, auto& sink) noexcept { begin(index, sink); });
-    if (is_going_ && !duplicates_.prepare()) fail(Cause(ENOMEM), Side::none);
+    if (is_going_ && !duplicates_.prepare(may_splice())) fail(Cause(ENOMEM), Side::none);
     if (options_.on_progress) meter_.begin(left_ == to_end ? std::nullopt : std::optional(left_));
     if (left_ > 0) obey_limits();
     while (is_going_) advance();
@@ -135,6 +136,7 @@ class TeeRun {
     Cursor cursor;
     std::optional<Job> job;
     bool is_alive = true;
+    bool is_waited_for = false;
 
     [[nodiscard]] Driver<Kind::in_flight, To> driver() noexcept { return Driver<Kind::in_flight, To>(*job); }
     [[nodiscard]] std::uint64_t in_flight() const noexcept { return job->machine.buffered() + job->machine.piped(); }
@@ -152,9 +154,10 @@ class TeeRun {
   template <Kind To>
   void begin(std::size_t index, Sink<To>& sink) noexcept {
     if (!is_going_) return;
+    // As if it were the only sink, whatever the strategy.
     Job both(
-        options_, [&] { return from_; }, [&] { return sink.cursor; });
-    (void)Planner<From, To>(both).check();
+        looking_, [&] { return from_; }, [&] { return sink.cursor; });
+    Planner<From, To>(both).make();
     if (!both.machine.is_done() && both.to.kind == Kind::messages)
       both.machine.fail(Cause(Errc::strategy_unavailable), Side::sink);
     if (both.machine.is_done()) return refuse(index, both.machine);
@@ -164,7 +167,20 @@ class TeeRun {
     sink.job->from = {.kind = Kind::in_flight};
     sink.job->stepped = true;
     sink.driver().begin();
-    if (both.to.left < left_) left_ = both.to.left, bound_by_ = index;
+    bound(index, both.machine.setup);
+  }
+  // The sink that takes least bounds all, and a source that is a sink too ends where it ends now.
+  void bound(std::size_t index, const Machine::Setup& setup) noexcept {
+    asked_ = setup.asked;
+    if (setup.limit >= left_) return;
+    left_ = setup.limit;
+    at_limit_ = setup.at_limit;
+    bound_by_ = index;
+  }
+  // Copying was asked for.
+  [[nodiscard]] bool may_splice() const noexcept {
+    if (options_.strategy) return *options_.strategy != Strategy::read_write;
+    return options_.allow.contains(Strategy::splice) || !options_.allow.contains(Strategy::read_write);
   }
   void refuse(std::size_t index, const Machine& machine) noexcept {
     if (machine.side() == Side::sink) failed_ = index;
@@ -182,19 +198,21 @@ class TeeRun {
     if (moved_ != before) {
       limits_.progressed();
       woken_in_vain_ = 0;
-      if (options_.on_progress) meter_.tell(options_.on_progress, fetched_, false);
+      if (options_.on_progress) meter_.tell(options_.on_progress, delivered(), false);
       obey_limits();
     }
     if (is_going_ && watched.used > 0) wait(watched, drained);
   }
   template <Kind To>
   void deliver(std::size_t index, Sink<To>& sink, Watched<N + 1>& watched) noexcept {
+    sink.is_waited_for = false;
     if (!is_going_ || !sink.is_alive || sink.in_flight() == 0) return;
     const std::uint64_t before = sink.delivered();
     std::uint64_t all = to_end;
     const Step step = sink.driver().step(all);
     moved_ += sink.delivered() - before;
-    if (step == Step::blocked) watched.add(sink.driver().watch().fd, sink.driver().watch().events);
+    sink.is_waited_for = step == Step::blocked;
+    if (sink.is_waited_for) watched.add(sink.driver().watch().fd, sink.driver().watch().events);
     if (sink.job->machine.cause()) lose(index, sink);
   }
   template <Kind To>
@@ -210,6 +228,15 @@ class TeeRun {
     std::size_t count = 0;
     each_sink([&](auto, auto& sink) noexcept { count += sink.is_alive ? 1U : 0U; });
     return count;
+  }
+  // What every living sink has, or every sink if all are dead.
+  [[nodiscard]] std::uint64_t delivered() noexcept {
+    const bool all_dead = living() == 0;
+    std::uint64_t least = to_end;
+    each_sink([&](auto, auto& sink) noexcept {
+      if (sink.is_alive || all_dead) least = std::min(least, sink.delivered());
+    });
+    return least;
   }
 
   void fetch(Watched<N + 1>& watched) noexcept {
@@ -241,6 +268,7 @@ class TeeRun {
   void distribute(std::uint64_t n) noexcept {
     const std::byte* data = into_pipe_ ? nullptr : fetch_->to.data - n;
     std::size_t to_come = living();
+    if (fetch_->machine.mover() == Strategy::vmsplice) shares_memory_ = true;
     each_sink([&](auto index, auto& sink) noexcept {
       if (!is_going_ || !sink.is_alive) return;
       InFlight& store = sink.job->tools.store();
@@ -257,7 +285,6 @@ class TeeRun {
       sink.job->machine.resume(n, 0);
     });
     given_ += n;
-    fetched_ += n;
     moved_ += n;
     if (left_ != to_end) left_ -= n;
   }
@@ -280,7 +307,8 @@ class TeeRun {
     source_ended_ = at_end || is_whole || left_ == 0;
     if (!source_ended_) return;
     result_.reason = part.reason;
-    if (part.reason == StopReason::end_of_source && options_.length == to_end) result_.reason = StopReason::complete;
+    if (!at_end && at_limit_ == Machine::AtLimit::source_ends) result_.reason = StopReason::end_of_source;
+    if (result_.reason == StopReason::end_of_source && asked_ == to_end) result_.reason = StopReason::complete;
     result_.error = part.error;
     result_.side = part.side;
   }
@@ -295,8 +323,8 @@ class TeeRun {
         if (at_source) each_sink([&](auto index, auto& sink) noexcept { look_for_death(index, sink, watched); });
         return;
       case Woke::retry: return;
-      case Woke::timed_out: return stop(StopReason::timed_out, Errc::timed_out, at_source);
-      case Woke::stopped: return stop(StopReason::stopped, Errc::stopped, true);
+      case Woke::timed_out: return stop(StopReason::timed_out, Errc::timed_out);
+      case Woke::stopped: return stop(StopReason::stopped, Errc::stopped);
       case Woke::failed: return fail(Cause(errno), Side::none);
     }
   }
@@ -307,24 +335,27 @@ class TeeRun {
   template <Kind To>
   void look_for_death(std::size_t index, Sink<To>& sink, const Watched<N + 1>& watched) noexcept {
     if (!sink.is_alive || !sink.driver().can_die() || watched.seen(sink.job->to.fd) == 0) return;
+    sink.job->machine.resume(0, 0);  // it is done with what it was given, and must be able to fail
     sink.driver().look_at_sink();
     if (sink.job->machine.cause()) lose(index, sink);
   }
   void obey_limits() noexcept {
-    if (limits_.stop_requested()) return stop(StopReason::stopped, Errc::stopped, true);
-    if (limits_.limited() && limits_.deadline_passed()) stop(StopReason::timed_out, Errc::timed_out, true);
+    if (limits_.stop_requested()) return stop(StopReason::stopped, Errc::stopped);
+    if (limits_.limited() && limits_.deadline_passed()) stop(StopReason::timed_out, Errc::timed_out);
   }
-  // A sink that was waited for is named.
-  void stop(StopReason reason, Errc error, bool at_source) noexcept {
+  // The first sink that was waited for is named.
+  void stop(StopReason reason, Errc error) noexcept {
     is_going_ = false;
     stopped_ = true;
     result_.reason = reason;
     result_.error = make_error_code(error);
-    if (at_source) return;
-    result_.side = Side::sink;
+    std::optional<std::size_t> waited_for;
     each_sink([&](auto index, auto& sink) noexcept {
-      if (!failed_ && sink.is_alive && sink.in_flight() > 0) failed_ = index;
+      if (!waited_for && sink.is_alive && sink.is_waited_for) waited_for = index;
     });
+    if (!waited_for) return;
+    failed_ = waited_for;
+    if (reason == StopReason::timed_out) result_.side = Side::sink;
   }
   void fail(Cause cause, Side side) noexcept {
     is_going_ = false;
@@ -338,19 +369,17 @@ class TeeRun {
 
   TeeResult<N> conclude() noexcept {
     if (fetch_) close_fetch();
-    const bool all_dead = living() == 0;
-    result_.delivered = to_end;
+    result_.delivered = delivered();
+    if (options_.on_progress) meter_.tell(options_.on_progress, result_.delivered, true);
     each_sink([&](auto index, auto& sink) noexcept {
-      if (sink.is_alive || all_dead) result_.delivered = std::min(result_.delivered, sink.delivered());
       if (sink.job) result_.sinks[index] = conclude(sink);
     });
-    if (!stopped_ && sink_cause_) blame_sink(sink_cause_);
-    if (!result_.error && bound_by_ && options_.length != to_end && left_ == 0) {
+    if (!result_.error && sink_cause_) blame_sink(sink_cause_);
+    if (!result_.error && at_limit_ == Machine::AtLimit::sink_full && left_ == 0) {
       failed_ = bound_by_;
       blame_sink(Cause(Errc::sink_full));
     }
     result_.failed_sink = failed_;
-    if (options_.on_progress) meter_.tell(options_.on_progress, fetched_, true);
     return std::move(result_);
   }
   void blame_sink(Cause cause) noexcept {
@@ -360,6 +389,7 @@ class TeeRun {
   }
   template <Kind To>
   SinkResult conclude(Sink<To>& sink) noexcept {
+    if (shares_memory_ && still_reads(sink)) result_.source_in_use = true;
     const TransferResult part = Mover<Kind::in_flight, To>(*sink.job).conclude();
     SinkResult result{part.delivered, part.reason, part.error, {}};
     Stranded rest;
@@ -369,23 +399,38 @@ class TeeRun {
       result.reason = result_.reason;
       result.error = result_.error;
     }
+    // Another sink's failure did: this one has none.
+    const bool cut_short = sink_cause_ && options_.dead_sink == DeadSink::stop;
+    if (!result.error && cut_short && (!rest.empty() || !source_ended_)) result.reason = StopReason::stopped;
     result_.calls += part.calls;
     if (!rest.empty()) result.stranded = std::move(rest);
     return result;
   }
 
+  // Whether a sink's reader may yet be given pages of the caller's memory.
+  template <Kind To>
+  static bool still_reads(const Sink<To>& sink) noexcept {
+    if (sink.in_flight() > 0) return true;
+    const Cursor& to = sink.job->to;
+    if (is_file(to.kind) || is_memory(to.kind)) return false;
+    int queued = 0;
+    return to.kind != Kind::pipe || ::ioctl(to.fd, FIONREAD, &queued) != 0 || queued > 0;
+  }
+
   const Options& options_;
   Limits limits_;
+  Options looking_;
   Options fetching_;
   Options delivering_;
   Cursor from_;
-  std::uint64_t left_;  // to fetch
+  std::uint64_t asked_;  // by the length, or by a source range
+  std::uint64_t left_;   // to fetch
+  Machine::AtLimit at_limit_ = Machine::AtLimit::complete;
   std::tuple<Sink<Ends::kind>...> sinks_;
   Duplicates<N> duplicates_;
   std::optional<Job> fetch_;
   bool into_pipe_ = false;   // where the fetch job writes to
   std::uint64_t given_ = 0;  // of what the fetch job has delivered
-  std::uint64_t fetched_ = 0;
   std::uint64_t moved_ = 0;  // by any job
   Meter meter_;
   TeeResult<N> result_;
@@ -394,6 +439,7 @@ class TeeRun {
   Cause sink_cause_{};
   bool is_going_ = true;
   bool stopped_ = false;  // the whole, not a sink
+  bool shares_memory_ = false;
   bool source_ended_ = false;
   int woken_in_vain_ = 0;
 };
