@@ -416,9 +416,11 @@ TEST_CASE("a side that closes while the other sends for ever ends the relay", "[
         setup.right->join();
         INFO(text_of(r) << ", " << took.count() << " ms");
         CHECK(took < 3s);
-        CHECK(ec == Errc::sink_closed);
         CHECK(ec == r.error);
         TransferResult& to_closed = client_closes ? r.b_to_a : r.a_to_b;
+        // Between two bytes a close loses nothing, and is no error of the relay.
+        const bool is_between_bytes = to_closed.consumed == to_closed.delivered;
+        CHECK((ec == Errc::sink_closed || (!ec && is_between_bytes)));
         CHECK(to_closed.reason == StopReason::sink_closed);
         CHECK(to_closed.side == Side::sink);
         CHECK(to_closed.delivered >= 3 * mebi);
