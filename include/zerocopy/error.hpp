@@ -31,6 +31,12 @@ enum class Errc : int {
   not_for_this_pair,     ///< operation_not_supported: the strategy never serves this kind of source and sink
   end_not_seen,          ///< io_error: the strategy reported an end where the source has more (a pseudo-file)
   socket_option_in_use,  ///< device_or_resource_busy: the caller uses SO_ZEROCOPY or the error queue of this socket
+  // Why explain() passes a strategy over; a transfer never fails with these. All operation_not_supported.
+  only_when_forced,     ///< it stands behind read_write, which serves everything: Options::strategy can force it
+  another_forced,       ///< Options::strategy names another one
+  not_worth_it,         ///< for so few bytes it costs more than copying
+  cannot_promise_more,  ///< Options::more: it would end with a partial packet, and the source is short
+  nothing_to_move,      ///< the length is 0, or the sink is full: no strategy runs
 };
 
 }  // namespace zerocopy::inline ZEROCOPY_ABI
@@ -67,6 +73,11 @@ class ErrorCategory final : public std::error_category {
       case Errc::not_for_this_pair: return "never serves this kind of source and sink";
       case Errc::end_not_seen: return "an end was reported where the source has more bytes";
       case Errc::socket_option_in_use: return "the caller uses SO_ZEROCOPY or the error queue of this socket";
+      case Errc::only_when_forced: return "only when it is forced, or read_write is not allowed";
+      case Errc::another_forced: return "another strategy is forced";
+      case Errc::not_worth_it: return "does not pay for so few bytes";
+      case Errc::cannot_promise_more: return "can't say that more follows";
+      case Errc::nothing_to_move: return "there is nothing to move";
     }
     return "unknown zerocopy error " + std::to_string(value);
   }
@@ -80,7 +91,12 @@ class ErrorCategory final : public std::error_category {
       case Errc::lease_broken: return std::errc::operation_canceled;
       case Errc::strategy_unavailable:
       case Errc::snapshot_needed:
-      case Errc::not_for_this_pair: return std::errc::operation_not_supported;
+      case Errc::not_for_this_pair:
+      case Errc::only_when_forced:
+      case Errc::another_forced:
+      case Errc::not_worth_it:
+      case Errc::cannot_promise_more:
+      case Errc::nothing_to_move: return std::errc::operation_not_supported;
       case Errc::lease_unavailable: return std::errc::resource_unavailable_try_again;
       case Errc::sink_closed: return std::errc::broken_pipe;
       case Errc::sink_full: return std::errc::no_space_on_device;

@@ -5,6 +5,7 @@
 #include <zerocopy/endpoint.hpp>
 #include <zerocopy/error.hpp>
 #include <zerocopy/explain.hpp>
+#include <zerocopy/explanation.hpp>
 #include <zerocopy/fd.hpp>
 #include <zerocopy/file.hpp>
 #include <zerocopy/gather.hpp>

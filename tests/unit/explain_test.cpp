@@ -286,7 +286,7 @@ TEST_CASE("where more follows sendfile leaves the last bytes to another", "[expl
     CHECK(r.calls == e.expected_calls(size));
     CHECK(e.bytes == size);
     if (size == 1000) {
-      CHECK(e[Strategy::sendfile].passed_over == Passed::cannot_promise_more);
+      CHECK(e[Strategy::sendfile].passed_over == Errc::cannot_promise_more);
       CHECK(r.strategy == e.chosen());
     } else {
       CHECK(e.chosen() == Strategy::sendfile);  // and what stands next moves the last byte
@@ -334,10 +334,10 @@ TEST_CASE("memory is shared only if the caller says so, and from 16 KiB", "[expl
   CHECK(e.source.fd == -1);
   CHECK(predicted(many, sockets.one).calls == 1);
   e = explain(ends::pattern(0, 1000), sockets.one, {.aliasing = Aliasing::shared});
-  CHECK(e[Strategy::send_zerocopy].passed_over == Passed::not_worth_it);
+  CHECK(e[Strategy::send_zerocopy].passed_over == Errc::not_worth_it);
   e = explain(many, sockets.one, {.aliasing = Aliasing::shared});
   CHECK(order(e) == std::vector{Strategy::send_zerocopy, Strategy::read_write});
-  CHECK(e[Strategy::vmsplice].passed_over == Passed::only_when_forced);
+  CHECK(e[Strategy::vmsplice].passed_over == Errc::only_when_forced);
 
   Pipe pipe = Pipe::create({.capacity = 1 << 20});
   for (const std::size_t start : {std::size_t{0}, std::size_t{100}}) {
@@ -388,12 +388,12 @@ TEST_CASE("a snapshot, a short list and a forced strategy strike others, each fo
   CHECK(e[Strategy::reflink].passed_over == Errc::not_for_this_pair);
   CHECK(order(e) == std::vector{Strategy::splice});
   e = explain(file, sockets.one, {.strategy = Strategy::splice});
-  CHECK(e[Strategy::sendfile].passed_over == Passed::another_forced);
+  CHECK(e[Strategy::sendfile].passed_over == Errc::another_forced);
   CHECK(e[Strategy::io_uring].passed_over == Errc::not_for_this_pair);
-  CHECK(explain(file, sockets.one)[Strategy::send_zerocopy].passed_over == Passed::only_when_forced);
+  CHECK(explain(file, sockets.one)[Strategy::send_zerocopy].passed_over == Errc::only_when_forced);
 
   const File copy = file_of(0);
-  CHECK(explain(file, copy)[Strategy::reflink].passed_over == Passed::only_when_forced);
+  CHECK(explain(file, copy)[Strategy::reflink].passed_over == Errc::only_when_forced);
   CHECK_FALSE(explain(file, copy, {.allow = StrategySet::all() - StrategySet{Strategy::read_write}})[Strategy::reflink]
                   .passed_over);
 
@@ -442,7 +442,7 @@ TEST_CASE("a request that is not sound has the error of the transfer", "[explain
   const Explanation nothing = explain(file, file_of(0), {.length = 0});
   CHECK_FALSE(nothing.error);
   CHECK_FALSE(nothing.chosen());
-  CHECK(nothing[Strategy::read_write].passed_over == Passed::nothing_to_move);
+  CHECK(nothing[Strategy::read_write].passed_over == Errc::nothing_to_move);
 }
 
 TEST_CASE("borrowed descriptors are explained as what they are", "[explain]") {
@@ -479,7 +479,7 @@ TEST_CASE("a FIFO takes PIPE_BUF a call, a message a call, a device what it is g
   move_to(file, 0);
   CHECK(predicted(file, null).strategy == Strategy::read_write);
   CHECK(explain(file, null).sink.kind == "device");
-  CHECK(explain(file, null)[Strategy::sendfile].passed_over == Passed::only_when_forced);
+  CHECK(explain(file, null)[Strategy::sendfile].passed_over == Errc::only_when_forced);
 
   const auto messages = ends::unix_pair(SOCK_SEQPACKET);
   REQUIRE(::send(messages.other.get(), "abc", 3, 0) == 3);

@@ -16,6 +16,10 @@ class Diagnosis {
  public:
   explicit Diagnosis(Job& job) noexcept : job_(job) {}
 
+  // Of the next byte, or a negated errno.
+  [[nodiscard]] sys::Count source_offset() const noexcept {
+    return job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
+  }
   // The bytes that there are to move, where that is known.
   [[nodiscard]] std::optional<std::uint64_t> total() noexcept {
     const std::uint64_t limit = std::min({job_.options.length, job_.from.left, job_.to.left});
@@ -61,10 +65,6 @@ class Diagnosis {
   }
 
  private:
-  // Of the next byte, or a negated errno.
-  [[nodiscard]] sys::Count source_offset() const noexcept {
-    return job_.from.positioned ? static_cast<sys::Count>(job_.from.offset) : sys::seek(job_.from.fd, 0, SEEK_CUR);
-  }
   [[nodiscard]] bool is_readable_fd() const noexcept {
     const sys::Count flags = sys::status_flags(job_.from.fd);
     return flags >= 0 && (flags & O_ACCMODE) != O_WRONLY && (flags & O_PATH) == 0;
